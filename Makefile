@@ -1,0 +1,75 @@
+# make lists what there is to make.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+# What the demo and the tests need beside Go, as Debian packages them.
+DEBIAN_PACKAGES := openssh-server openssh-client sudo ansible-core iproute2 procps \
+	dropbear-bin busybox shellcheck gcc libc6-dev git
+
+# Linters and the test runner are run at these versions by "go run", so they
+# never enter go.mod.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
+GOTESTSUM   := gotest.tools/gotestsum@v1.13.0
+
+FUZZTIME ?= 10s
+TESTFLAGS ?= -race -timeout 20m
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: help
+help: ## list what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## build bin/fleetca
+	@mkdir -p bin
+	go build -trimpath -o bin/ ./cmd/...
+
+.PHONY: demo
+demo: deps build ## certify a fleet of real sshd hosts on this machine, step by step
+	go run ./testenv/demo bin/fleetca
+
+.PHONY: test
+test: deps ## run all tests against real sshd, ssh, sudo and Ansible, with the race detector
+	@mkdir -p .cache
+	go run $(GOTESTSUM) --format pkgname --jsonfile .cache/test.json -- $(TESTFLAGS) ./...
+	@if [ -n "$$CI" ] && grep -E '"Action":"skip".*"Test":' .cache/test.json; then \
+		echo "CI skips no test; the ones above were skipped" >&2; exit 1; fi
+
+.PHONY: lint
+lint: ## go vet, staticcheck, gofumpt, shell scripts
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	@unformatted=$$(git ls-files '*.go' | xargs go run $(GOFUMPT) -l); \
+	if [ -n "$$unformatted" ]; then echo "gofumpt would change:"; echo "$$unformatted"; exit 1; fi
+	bash -n .ci/run
+
+.PHONY: bench
+bench: deps build ## provisioning beside Ansible and beside the bare connections, as ratios
+	go run ./testenv/bench bin/fleetca
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (10s)
+	@set -e; for package in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "== $$package $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
+
+.PHONY: deps
+deps: ## install what demo and tests need (as root), or print the command that does
+	@missing=; for package in $(DEBIAN_PACKAGES); do \
+		[ "$$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null)" = installed ] || missing="$$missing $$package"; \
+	done; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	else \
+		echo "run this once, then try again:" >&2; \
+		echo "  sudo apt-get install -y --no-install-recommends$$missing" >&2; exit 1; \
+	fi
+
+.PHONY: clean
+clean: ## remove what make made
+	rm -rf bin .cache
