@@ -1,0 +1,37 @@
+//go:build linux
+
+package testenv
+
+import (
+	"os/exec"
+	"regexp"
+	"strconv"
+)
+
+var opensshVersion = regexp.MustCompile(`OpenSSH_(\d+)\.(\d+)`)
+
+// parseVersion reads the version from what sshd -V prints; before 9.2 that is
+// a complaint about the option, with the version in it.
+func parseVersion(text []byte) (major, minor int, ok bool) {
+	m := opensshVersion.FindSubmatch(text)
+	if m == nil {
+		return 0, 0, false
+	}
+	major, err := strconv.Atoi(string(m[1]))
+	if err != nil {
+		return 0, 0, false
+	}
+	minor, err = strconv.Atoi(string(m[2]))
+	return major, minor, err == nil
+}
+
+// penalises says whether that sshd has PerSourcePenalties.
+func (f *Fleet) penalises(sshd string) bool {
+	f.askVersion.Do(func() {
+		// The exit status says nothing: old ones fail.
+		text, _ := exec.Command(sshd, "-V").CombinedOutput()
+		major, minor, ok := parseVersion(text)
+		f.newer = ok && (major > 9 || major == 9 && minor >= 8)
+	})
+	return f.newer
+}
