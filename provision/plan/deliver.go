@@ -1,0 +1,195 @@
+package plan
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"path"
+	"slices"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/fleetca/fleetca/templates"
+)
+
+// File is one file to upload into the staging folder.
+type File struct {
+	Name    string
+	Content []byte
+}
+
+// Names of staged files that don't end up in our folder.
+const (
+	stagedConfig    = "config"
+	stagedCandidate = "candidate"
+	stagedExpected  = "expected"
+	stagedRollback  = "rollback.sh"
+)
+
+func reserved(name string) bool {
+	return name == stagedConfig || name == stagedCandidate || name == stagedExpected || name == stagedRollback || name == UserCAName
+}
+
+// Run is one run on one host.
+type Run struct {
+	// ID names the run in the lock, the rollback and the backup: letters,
+	// digits and dashes, sortable by time.
+	ID string
+	// Nonce marks the scripts' answers among whatever else a login prints.
+	Nonce string
+	// RollbackAfter is how long the host waits for its confirmation.
+	RollbackAfter time.Duration
+}
+
+// hold is how long beyond the rollback's delay the lock of a run that died is
+// respected: longer than any commit takes.
+const hold = 2 * time.Minute
+
+// Delivery is a plan made ready to be carried out.
+type Delivery struct {
+	plan   *Plan
+	run    Run
+	commit templates.Commit
+	files  []File
+}
+
+// Deliver makes the plan ready. certs are the signed Certificates, in order.
+func (p *Plan) Deliver(run Run, certs []*ssh.Certificate) (*Delivery, error) {
+	if len(certs) != len(p.Certificates) {
+		return nil, fmt.Errorf("delivering the plan: %d certificates for %d keys", len(certs), len(p.Certificates))
+	}
+	d := &Delivery{plan: p, run: run}
+	reload := p.reloadWith(run)
+	d.commit = templates.Commit{
+		Run: run.ID, Nonce: run.Nonce, Dir: p.dir,
+		SSHD: p.facts.SSHD, ConfigFile: p.facts.ConfigFile, Spec: p.facts.Peer.Spec(p.login),
+		HoldSeconds: int((run.RollbackAfter + hold) / time.Second),
+		Reloads:     p.reloads, Reload: reload,
+	}
+	for i, cert := range certs {
+		d.put(p.Certificates[i].Name, ssh.MarshalAuthorizedKey(cert))
+	}
+	if p.userCA != nil {
+		d.put(UserCAName, p.userCA)
+	}
+	if p.config != nil {
+		d.putConfig()
+	}
+	rollback, err := templates.Rollback{
+		Run: run.ID, Dir: p.dir, RollbackSeconds: int(run.RollbackAfter / time.Second),
+		Config: d.commit.Config, Replaced: d.commit.Replaced, CreatedFiles: d.created(),
+		Reloads: p.reloads, Reload: reload,
+	}.Render()
+	if err != nil {
+		return nil, fmt.Errorf("writing the rollback: %w", err)
+	}
+	d.stage(stagedRollback, []byte(rollback))
+	return d, nil
+}
+
+// put replaces or makes one file of our folder.
+func (d *Delivery) put(name string, content []byte) {
+	d.stage(name, content)
+	d.commit.Files = append(d.commit.Files, name)
+	target := path.Join(d.plan.dir, name)
+	if d.was(target) {
+		d.commit.Replaced = append(d.commit.Replaced, name)
+	}
+}
+
+func (d *Delivery) putConfig() {
+	c := d.plan.config
+	d.stage(stagedConfig, c.text)
+	d.stage(stagedCandidate, c.candidate)
+	d.stage(stagedExpected, d.plan.expected())
+	d.commit.Candidate = true
+	d.commit.Config = &templates.ConfigFile{Path: c.path, Folder: path.Dir(c.path), Exists: c.exists, MakeFolder: !c.exists}
+	d.was(c.path)
+}
+
+// was records how a file that is about to change looked when the plan was
+// made, and reports whether it existed.
+func (d *Delivery) was(target string) bool {
+	file, ok := d.plan.facts.Files[target]
+	if ok && file.Read && !file.Truncated {
+		d.commit.Previous = append(d.commit.Previous, digest(target, file.Content))
+	}
+	if !ok {
+		d.commit.Created = append(d.commit.Created, target)
+	}
+	return ok
+}
+
+func (d *Delivery) created() []string {
+	var out []string
+	for _, name := range d.commit.Files {
+		if !slices.Contains(d.commit.Replaced, name) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+func (d *Delivery) stage(name string, content []byte) {
+	d.files = append(d.files, File{name, content})
+	d.commit.Uploaded = append(d.commit.Uploaded, digest(name, content))
+}
+
+func digest(name string, content []byte) templates.Digest {
+	sum := sha256.Sum256(content)
+	return templates.Digest{SHA256: hex.EncodeToString(sum[:]), Path: name}
+}
+
+// Files are to be uploaded into one folder.
+func (d *Delivery) Files() []File { return d.files }
+
+// Commit is the script that checks and swaps in what is in the staging folder.
+func (d *Delivery) Commit(stage string) (string, error) {
+	c := d.commit
+	c.Stage = stage
+	return c.Render()
+}
+
+// Confirm is the script that makes the change stay.
+func (d *Delivery) Confirm() (string, error) {
+	c := templates.Confirm{Run: d.run.ID, Nonce: d.run.Nonce, Dir: d.plan.dir}
+	c.Keep = len(d.commit.Replaced) > 0
+	if d.commit.Config != nil && d.commit.Config.Exists {
+		c.Keep, c.ConfigName = true, path.Base(d.commit.Config.Path)
+	}
+	return c.Render()
+}
+
+// Undo is the script that rolls back at once.
+func (d *Delivery) Undo() (string, error) {
+	return templates.Undo{Run: d.run.ID, Nonce: d.run.Nonce, Dir: d.plan.dir}.Render()
+}
+
+// Recover is the script that cleans up after a run that died.
+func Recover(sshdDir, nonce string) (string, error) {
+	return templates.Recover{Nonce: nonce, Dir: path.Join(sshdDir, Folder)}.Render()
+}
+
+// reloadWith chooses how sshd is reloaded: as the inventory says, by a hang-up
+// of the listener, or through whatever starts services here. sshd that is
+// started for each connection needs nothing.
+func (p *Plan) reloadWith(run Run) templates.Reload {
+	r := p.facts.Reload
+	out := templates.Reload{Run: run.ID, Command: p.reload, SSHD: p.facts.SSHD, ConfigFile: p.facts.ConfigFile}
+	if r.PID > 0 {
+		out.PID, out.PIDFile = r.PID, p.facts.Effective.First("pidfile")
+	}
+	if r.Systemd {
+		out.Unit = r.Unit
+		for _, unit := range []string{"ssh.service", "sshd.service"} {
+			if out.Unit == "" && slices.Contains(r.Units, unit) && len(r.Enabled) == 0 {
+				out.Unit = unit
+			}
+		}
+	}
+	if len(r.InitScripts) > 0 && !r.Systemd {
+		out.Script = r.InitScripts[0]
+	}
+	return out
+}
