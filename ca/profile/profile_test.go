@@ -1,7 +1,6 @@
 package profile_test
 
 import (
-	"crypto/dsa" //nolint:staticcheck // to see it refused
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
@@ -288,13 +287,16 @@ func rsaKey(t *testing.T, bits int) ssh.PublicKey {
 	return p
 }
 
+// dsaKey is a key that OpenSSH has dropped.
 func dsaKey(t *testing.T) ssh.PublicKey {
 	t.Helper()
-	one := new(big.Int).Lsh(big.NewInt(1), 1023)
-	p, err := ssh.NewPublicKey(&dsa.PublicKey{
-		Parameters: dsa.Parameters{P: one, Q: new(big.Int).Lsh(big.NewInt(1), 159), G: big.NewInt(2)},
-		Y:          big.NewInt(3),
-	})
+	p, err := ssh.ParsePublicKey(ssh.Marshal(struct {
+		Name       string
+		P, Q, G, Y *big.Int
+	}{
+		"ssh-dss", new(big.Int).Lsh(big.NewInt(1), 1023), new(big.Int).Lsh(big.NewInt(1), 159),
+		big.NewInt(2), big.NewInt(3),
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}
