@@ -128,6 +128,7 @@ func (p *Provisioner) Run(ctx context.Context, hosts []*inventory.Host) *Report 
 		}
 		start = end
 	}
+	report.Interrupted = ctx.Err() != nil && report.Count(NotStarted) > 0
 	return report
 }
 
@@ -172,11 +173,5 @@ func (p *Provisioner) batch(ctx context.Context, hosts []*inventory.Host, out []
 		})
 	}
 	wg.Wait()
-	if ctx.Err() != nil {
-		for _, h := range out {
-			report.Interrupted = report.Interrupted || h.State == NotStarted
-		}
-		return false
-	}
-	return !tooMany()
+	return ctx.Err() == nil && !tooMany()
 }

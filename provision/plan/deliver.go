@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/fleetca/fleetca/ca/trust"
 	"github.com/fleetca/fleetca/templates"
 )
 
@@ -51,6 +52,7 @@ type Delivery struct {
 	plan   *Plan
 	run    Run
 	commit templates.Commit
+	certs  []*ssh.Certificate
 	files  []File
 }
 
@@ -59,7 +61,7 @@ func (p *Plan) Deliver(run Run, certs []*ssh.Certificate) (*Delivery, error) {
 	if len(certs) != len(p.Certificates) {
 		return nil, fmt.Errorf("delivering the plan: %d certificates for %d keys", len(certs), len(p.Certificates))
 	}
-	d := &Delivery{plan: p, run: run}
+	d := &Delivery{plan: p, run: run, certs: certs}
 	reload := p.reloadWith(run)
 	d.commit = templates.Commit{
 		Run: run.ID, Nonce: run.Nonce, Dir: p.dir,
@@ -192,4 +194,25 @@ func (p *Plan) reloadWith(run Run) templates.Reload {
 		out.Script = r.InitScripts[0]
 	}
 	return out
+}
+
+// Nonce marks the answers of the delivery's scripts.
+func (d *Delivery) Nonce() string { return d.run.Nonce }
+
+// Shows tells whether key is a certificate that sshd shows once the plan is in
+// force.
+func (d *Delivery) Shows(key ssh.PublicKey) bool {
+	for _, cert := range d.certs {
+		if trust.Same(cert, key) {
+			return true
+		}
+	}
+	// A certificate that the plan left alone.
+	shown, ok := key.(*ssh.Certificate)
+	return ok && d.plan.onDisk(shown) && !d.plan.replaces(shown.Key)
+}
+
+// replaces tells whether the plan brings a new certificate for the host key.
+func (p *Plan) replaces(key ssh.PublicKey) bool {
+	return slices.ContainsFunc(p.Certificates, func(c Certificate) bool { return trust.Same(c.Key, key) })
 }
