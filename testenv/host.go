@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -36,6 +37,7 @@ type Host struct {
 	home       string
 	configPath string
 	pidFile    string
+	pid        atomic.Int64 // of a namespaced host's first process
 
 	changing sync.Mutex
 	control  control

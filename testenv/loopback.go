@@ -8,14 +8,11 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // loopback is an sshd on 127.0.0.1, run by the current user.
@@ -36,7 +33,7 @@ func (f *Fleet) prepareLoopback(_ context.Context, h *Host, config HostConfig, k
 	if !config.System.zero() {
 		return nil, errors.New("config.System is for namespaced hosts")
 	}
-	sshd, err := lookSSHD()
+	sshd, err := lookSystem("sshd", "openssh-server")
 	if err != nil {
 		return nil, err
 	}
@@ -71,16 +68,6 @@ func (f *Fleet) prepareLoopback(_ context.Context, h *Host, config HostConfig, k
 		return nil, fmt.Errorf("writing authorized keys: %w", err)
 	}
 	return &loopback{Host: h, config: config, sshd: sshd, penalises: f.penalises(sshd)}, nil
-}
-
-func lookSSHD() (string, error) {
-	for _, folder := range filepath.SplitList(systemPath) {
-		path := filepath.Join(folder, "sshd")
-		if unix.Access(path, unix.X_OK) == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("looking for sshd in %s: %w (Debian has it in openssh-server)", systemPath, exec.ErrNotFound)
 }
 
 func (l *loopback) text() string {

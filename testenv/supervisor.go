@@ -54,6 +54,7 @@ type supervisor struct {
 	current  map[string]*child // by host: the server or machine
 	left     map[string][]process
 	machines bool
+	disks    []string // what is mounted below folder
 }
 
 type child struct {
@@ -198,7 +199,7 @@ func (s *supervisor) spawn(r request) (int, error) {
 		return 0, fmt.Errorf("opening standard input: %w", err)
 	}
 	defer null.Close()
-	c, err := s.start(r.Host, r.Argv, &os.ProcAttr{
+	c, err := s.start(r.Host, r.Argv[0], r.Argv, &os.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"PATH=" + systemPath},
 		Files: []*os.File{null, log, log},
@@ -213,8 +214,8 @@ func (s *supervisor) spawn(r request) (int, error) {
 
 // start runs on the main goroutine, as reap does: no child can end unnoticed
 // between being started and being entered here.
-func (s *supervisor) start(host string, argv []string, attributes *os.ProcAttr) (*child, error) {
-	p, err := os.StartProcess(argv[0], argv, attributes)
+func (s *supervisor) start(host, path string, argv []string, attributes *os.ProcAttr) (*child, error) {
+	p, err := os.StartProcess(path, argv, attributes)
 	if err != nil {
 		return nil, fmt.Errorf("starting %q: %w", argv, err)
 	}
@@ -283,7 +284,9 @@ func (s *supervisor) end() {
 		removeLinks(os.Getpid())
 	}
 	if s.folder != "" {
-		unmountBelow(s.folder)
+		for _, disk := range s.disks {
+			_ = unix.Unmount(disk, unix.MNT_DETACH)
+		}
 		if err := os.RemoveAll(s.folder); err != nil {
 			fmt.Fprintf(os.Stderr, "removing the fleet's folder: %v\n", err)
 		}

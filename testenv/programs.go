@@ -3,10 +3,26 @@
 package testenv
 
 import (
+	"fmt"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 )
+
+// lookSystem finds a program of the system, whose folders needn't be on the
+// PATH of the person that runs the tests.
+func lookSystem(name, debianPackage string) (string, error) {
+	for _, folder := range filepath.SplitList(systemPath) {
+		path := filepath.Join(folder, name)
+		if unix.Access(path, unix.X_OK) == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("looking for %s in %s: %w (Debian has it in %s)", name, systemPath, exec.ErrNotFound, debianPackage)
+}
 
 var opensshVersion = regexp.MustCompile(`OpenSSH_(\d+)\.(\d+)`)
 
