@@ -117,6 +117,9 @@ func (b *Board) erase() {
 }
 
 func (b *Board) draw() {
+	if b.term.asking.Load() {
+		return
+	}
 	line := b.line(Width(b.out) - 1)
 	fmt.Fprint(b.out, "\r\x1b[K"+line)
 	b.drawn = true

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/term"
 )
@@ -31,6 +32,7 @@ type Terminal struct {
 	getenv func(string) string
 	colour Colour
 	ask    sync.Mutex
+	asking atomic.Bool // boards keep quiet meanwhile
 }
 
 // New returns a Terminal. getenv is os.Getenv outside tests.
@@ -106,7 +108,9 @@ func (t *Terminal) Secret(ctx context.Context, prompt string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("asking for %q: %w", Clean(prompt), ErrNoTerminal)
 	}
-	fmt.Fprint(tty, Clean(prompt)+": ")
+	t.asking.Store(true)
+	defer t.asking.Store(false)
+	fmt.Fprint(tty, "\r\x1b[K"+Clean(prompt)+": ")
 	type answer struct {
 		secret []byte
 		err    error
