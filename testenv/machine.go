@@ -54,7 +54,6 @@ type machineAnswer struct {
 // starts its server, takes what is sent to syslog, and reaps. When it dies the
 // kernel kills the whole host.
 func runMachine() {
-	signal.Ignore(unix.SIGPIPE)
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, unix.SIGCHLD)
 	specification, answers := os.NewFile(3, "specification"), os.NewFile(4, "answer")

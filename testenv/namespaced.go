@@ -45,11 +45,9 @@ func (f *Fleet) prepareMachine(_ context.Context, h *Host, config HostConfig, ke
 	if strings.ContainsAny(h.folder, ",:\\") {
 		return nil, fmt.Errorf("mounts can't be made below a folder with that name: %q", h.folder)
 	}
-	h.login, h.home = withDefault(config.System.Login, Admin), "/home/"+config.System.Login
-	if h.login == Root {
+	h.login = withDefault(config.System.Login, Admin)
+	if h.home = "/home/" + h.login; h.login == Root {
 		h.home = "/root"
-	} else {
-		h.home = "/home/" + h.login
 	}
 	address := f.net.address(h.index)
 	h.addr = net.JoinHostPort(address.String(), "22")
@@ -144,14 +142,22 @@ func (m *machine) boot(ctx context.Context) error {
 	return err
 }
 
+// reachable waits until the server has written its pid file, which it does
+// after it has begun to listen, and the network carries packets to the host. A
+// port where nothing listens tells the latter: a connection to the server would
+// stand in its log, and newer ones hold it against us.
 func (m *machine) reachable(ctx context.Context) error {
 	dialer := net.Dialer{Timeout: connectWait}
+	closed := net.JoinHostPort(m.fleet.net.address(m.index).String(), "1")
 	return poll(ctx, m.ended, func() (bool, error) {
-		conn, err := dialer.DialContext(ctx, "tcp", m.addr)
-		if err != nil {
+		if m.server() == 0 {
 			return false, nil
 		}
-		return true, conn.Close()
+		conn, err := dialer.DialContext(ctx, "tcp", closed)
+		if err == nil {
+			return true, conn.Close()
+		}
+		return errors.Is(err, unix.ECONNREFUSED), nil
 	})
 }
 

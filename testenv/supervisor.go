@@ -67,8 +67,11 @@ type child struct {
 }
 
 func superviseFleet() {
-	// Cleaning up is started by the other end closing, by nothing else.
-	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE, unix.SIGQUIT)
+	// Cleaning up is started by the other end closing, by nothing else. The
+	// signals are caught, not ignored: programs inherit what is ignored, and a
+	// shell can't trap it then.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE, unix.SIGQUIT)
+	unix.Umask(0o022)
 	file := os.NewFile(3, "owner")
 	conn, err := net.FileConn(file)
 	if err != nil {
