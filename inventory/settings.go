@@ -15,22 +15,22 @@ import (
 // Settings are the variables of a host that fleetca uses. A zero field means
 // that the inventory says nothing.
 type Settings struct {
-	Address        string // ansible_host
-	Port           int    // ansible_port
-	User           string // ansible_user
-	PrivateKeyFile string // ansible_ssh_private_key_file
-	ProxyJump      string // from -J or -o ProxyJump= in ansible_ssh_common_args and its like
+	Address        string `json:"address,omitempty"`          // ansible_host
+	Port           int    `json:"port,omitempty"`             // ansible_port
+	User           string `json:"user,omitempty"`             // ansible_user
+	PrivateKeyFile string `json:"private_key_file,omitempty"` // ansible_ssh_private_key_file
+	ProxyJump      string `json:"proxy_jump,omitempty"`       // from -J or -o ProxyJump= in ansible_ssh_common_args and its like
 
-	Become       bool
-	BecomeUser   string
-	BecomeMethod string // "" or "sudo"
+	Become       bool   `json:"become"`
+	BecomeUser   string `json:"become_user,omitempty"`
+	BecomeMethod string `json:"become_method,omitempty"` // "" or "sudo"
 
-	Principals          []string          // fleetca_principals
-	Labels              map[string]string // fleetca_labels
-	SSHDConfig          string            // fleetca_sshd_config, an absolute path
-	Reload              string            // fleetca_reload
-	HostKeyFingerprints []string          // fleetca_host_key_fingerprints, "SHA256:…"
-	CertTTL             string            // fleetca_cert_ttl; its grammar is ca/profile's
+	Principals          []string          `json:"principals,omitempty"`
+	Labels              map[string]string `json:"labels,omitempty"`
+	SSHDConfig          string            `json:"sshd_config,omitempty"` // an absolute path
+	Reload              string            `json:"reload,omitempty"`
+	HostKeyFingerprints []string          `json:"host_key_fingerprints,omitempty"` // "SHA256:…"
+	CertTTL             string            `json:"cert_ttl,omitempty"`              // its grammar is ca/profile's
 }
 
 // The variables that Settings reads. Of several names for one thing the last
