@@ -169,11 +169,7 @@ func (r *hostRun) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	answered, err := r.commit(ctx, script, delivery.Nonce())
-	if err != nil {
-		if !answered && stage != "" {
-			r.report.State = RollingBack
-		}
+	if err := r.commit(ctx, script, delivery.Nonce()); err != nil {
 		return err
 	}
 	r.begin(Verify)
@@ -228,12 +224,21 @@ func (r *hostRun) upload(ctx context.Context, delivery *plan.Delivery) (string, 
 	return stage, nil
 }
 
-// commit runs the commit script. answered is false when nobody can tell what
-// became of it, so that the host may be changed and about to roll back.
-func (r *hostRun) commit(ctx context.Context, script, nonce string) (answered bool, err error) {
-	_, err = r.script(ctx, r.conn, script, nonce)
+// commit runs the commit script and says in the report what became of the host
+// if it failed.
+func (r *hostRun) commit(ctx context.Context, script, nonce string) error {
+	armed, err := r.script(ctx, r.conn, script, nonce)
 	var refused *ScriptError
-	return err == nil || errors.As(err, &refused), err
+	switch {
+	case err == nil:
+	case !errors.As(err, &refused):
+		// Nobody can tell how far it came; what it armed goes off by itself.
+		r.report.State = RollingBack
+		err = fmt.Errorf("%w (if the host was changed it puts itself back within %s)", err, r.p.cfg.RollbackAfter)
+	case armed:
+		r.report.State = RolledBack
+	}
+	return err
 }
 
 // verify opens a new connection that trusts nothing but the host CA, and

@@ -61,7 +61,7 @@ func answer(out []byte, nonce string) (armed, done bool, refused error) {
 		switch word {
 		case "armed":
 			armed = true
-		case "done":
+		case "finished":
 			done = true
 		case "error":
 			reason, detail, _ := strings.Cut(rest, " ")

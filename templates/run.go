@@ -9,7 +9,7 @@ import (
 )
 
 // The scripts of one run on one host. All of them know the run by its ID and
-// mark their answers with the nonce: "NONCE done", "NONCE armed", or
+// mark their answers with the nonce: "NONCE finished", "NONCE armed", or
 // "NONCE error REASON text".
 
 var runShape = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z-]{0,63}$`)

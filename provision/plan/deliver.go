@@ -11,6 +11,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/fleetca/fleetca/ca/trust"
+	"github.com/fleetca/fleetca/provision/facts"
 	"github.com/fleetca/fleetca/templates"
 )
 
@@ -65,7 +66,7 @@ func (p *Plan) Deliver(run Run, certs []*ssh.Certificate) (*Delivery, error) {
 	reload := p.reloadWith(run)
 	d.commit = templates.Commit{
 		Run: run.ID, Nonce: run.Nonce, Dir: p.dir,
-		SSHD: p.facts.SSHD, ConfigFile: p.facts.ConfigFile, Spec: p.facts.Peer.Spec(p.login),
+		SSHD: p.facts.SSHD, ConfigFile: p.facts.ConfigFile, Spec: spec(p.facts.Peer, p.login),
 		HoldSeconds: int((run.RollbackAfter + hold) / time.Second),
 		Reloads:     p.reloads, Reload: reload,
 	}
@@ -215,4 +216,14 @@ func (d *Delivery) Shows(key ssh.PublicKey) bool {
 // replaces tells whether the plan brings a new certificate for the host key.
 func (p *Plan) replaces(key ssh.PublicKey) bool {
 	return slices.ContainsFunc(p.Certificates, func(c Certificate) bool { return trust.Same(c.Key, key) })
+}
+
+// spec is what the probe asked sshd about with -C: the same question has to be
+// asked of the candidate.
+func spec(peer facts.Peer, login string) string {
+	client, server, port := peer.ClientAddress, peer.ServerAddress, peer.ServerPort
+	if client == "" {
+		client, server, port = "127.0.0.1", "127.0.0.1", 22
+	}
+	return fmt.Sprintf("user=%s,host=%s,addr=%s,laddr=%s,lport=%d", login, client, client, server, port)
 }
