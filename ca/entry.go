@@ -14,7 +14,7 @@ import (
 // seconds.
 type Entry struct {
 	// Time is when it was recorded.
-	Time time.Time `json:"time"`
+	Time time.Time `json:"time,omitzero"`
 	// Serial is written as a string, since many JSON readers round numbers
 	// of more than 53 bits.
 	Serial      uint64       `json:"serial,string"`
@@ -32,6 +32,12 @@ type Entry struct {
 	Extensions      []string          `json:"extensions,omitempty"`
 	// By is who issued it, as far as known.
 	By string `json:"by,omitempty"`
+}
+
+// Describe is the entry of a signed certificate, without the time and the author
+// of the record.
+func Describe(cert *ssh.Certificate) Entry {
+	return newEntry(cert, cert.SignatureKey, "", time.Time{})
 }
 
 func newEntry(cert *ssh.Certificate, authority ssh.PublicKey, by string, now time.Time) Entry {

@@ -22,6 +22,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"golang.org/x/crypto/ssh"
@@ -65,9 +66,9 @@ func Generate(t Type) (crypto.Signer, error) {
 }
 
 // Write writes key to a new file with mode 0600 in OpenSSH's format, encrypted
-// with passphrase unless that is nil, and makes it durable. An existing file
-// is an error that wraps fs.ErrExist. A crash while writing leaves a file that
-// does not parse, never one that others can read.
+// with passphrase unless that is nil, and makes it durable. The file appears
+// whole or not at all; an existing one is an error that wraps fs.ErrExist. A
+// crash may leave a hidden file ".NAME.new-…" beside it, with the same mode.
 func Write(path string, key crypto.Signer, comment string, passphrase []byte) error {
 	block, err := marshal(key, comment, passphrase)
 	if err != nil {
@@ -99,26 +100,40 @@ func WritePublic(path string, key ssh.PublicKey, comment string) error {
 	return writeNew(path, append(line, '\n'), 0o644)
 }
 
-// writeNew writes a file that must not exist yet, removing it on failure.
+// writeNew makes a file that must not exist yet. It is written under another
+// name and then linked, which, unlike renaming, never replaces anything.
 func writeNew(path string, data []byte, mode fs.FileMode) (err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	// CreateTemp makes it with mode 0600.
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".new-")
 	if err != nil {
 		return err
 	}
 	defer func() {
-		err = errors.Join(err, f.Close())
-		if err != nil {
-			err = errors.Join(err, os.Remove(path))
-		}
+		err = errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}()
-	// The umask may have taken bits away; whoever reads public keys needs them.
-	if err := f.Chmod(mode); err != nil {
-		return err
-	}
 	if _, err := f.Write(data); err != nil {
 		return err
 	}
-	return f.Sync()
+	// Not left to the umask: whoever reads public keys needs the bits.
+	if err := f.Chmod(mode); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes names in a folder durable.
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // LooseModeError says that others than its owner may use a file or folder.
