@@ -10,6 +10,7 @@
 package facts
 
 import (
+	"fmt"
 	"io/fs"
 
 	"golang.org/x/crypto/ssh"
@@ -32,8 +33,8 @@ type Facts struct {
 	ConfigFile, Dir string
 	// Peer is the connection that the probe ran on; zero if it didn't know.
 	Peer Peer
-	// Files are the files that were looked at, by path. Those that don't
-	// exist are missing from it; see File.
+	// Files are the files that were looked at, by path. What the probe looked
+	// for and didn't find has a zero File, as has any other path.
 	Files map[string]File
 	// Followed are the Include patterns, made absolute, whose files are in
 	// Files. Included are these files.
@@ -42,8 +43,8 @@ type Facts struct {
 	// nil if it failed, and then EffectiveProblem says how.
 	Effective        Effective
 	EffectiveProblem string
-	// EffectiveWarnings is what sshd -T had to say beside its result.
-	EffectiveWarnings string
+	// Warnings is what sshd -T had to say beside its result.
+	Warnings string
 	// HostKeys are the effective host keys, in sshd's order.
 	HostKeys []HostKey
 	// HostCertificates are the effective HostCertificate files.
@@ -74,10 +75,12 @@ type Peer struct {
 
 // File is one file as the probe found it.
 type File struct {
+	// Exists is false for a symbolic link that leads nowhere.
+	Exists bool
 	// Link is where the path points, if it is a symbolic link. All else is
 	// about the file that it leads to.
 	Link string
-	// Content is the text, up to MaxContent bytes. It is nil if the probe
+	// Content is the text, up to MaxContent bytes. Read is false if the probe
 	// may not read it, or had no reason to.
 	Content []byte
 	Read    bool
@@ -101,13 +104,24 @@ type HostKey struct {
 	// it, and then Problem says why.
 	PublicKey ssh.PublicKey
 	Comment   string
-	// Source is where the public key comes from: "pub" (the .pub file beside
-	// the key, compared with the key where that is possible), "self" (Path
-	// is a public key and the private one lives in an agent) or "derived"
-	// (by ssh-keygen -y).
-	Source  string
-	Problem string
+	Source    Source
+	Problem   string
 }
+
+// Source is where the public half of a host key comes from.
+type Source string
+
+const (
+	// FromPub is the .pub file beside the key, which belongs to it.
+	FromPub Source = "pub"
+	// FromKey is the key itself, by ssh-keygen -y: there is no .pub file, or
+	// it is of another key, or that can't be told cheaply.
+	FromKey Source = "derived"
+	// FromPath is the file itself: the private half is in an agent.
+	FromPath Source = "self"
+	// Unchecked is the .pub file, while the key can't be read.
+	Unchecked Source = "unchecked"
+)
 
 // HostCertificate is one HostCertificate of the effective configuration.
 type HostCertificate struct {
@@ -144,8 +158,8 @@ type Reload struct {
 // its armed rollback.
 type Run struct {
 	Exists bool
-	// Entries are the names in it, in order. The contents of small files are
-	// in Facts.Files.
+	// Entries are the names in it and one folder below, in order. The
+	// contents of the files are in Facts.Files.
 	Entries []string
 }
 
@@ -160,4 +174,24 @@ func (e Effective) First(keyword string) string {
 		return ""
 	}
 	return values[0]
+}
+
+// Texts are the main configuration and everything it includes, by path. It
+// fails where one of them could not be read or is too long: what sshd reads
+// there is unknown then.
+func (f *Facts) Texts() (map[string][]byte, error) {
+	texts := map[string][]byte{}
+	for _, name := range append([]string{f.ConfigFile}, f.Included...) {
+		file := f.Files[name]
+		switch {
+		case !file.Exists:
+			return nil, fmt.Errorf("reading %q of the host: no such file", name)
+		case !file.Read:
+			return nil, fmt.Errorf("reading %q of the host: permission denied, or not a plain file", name)
+		case file.Truncated:
+			return nil, fmt.Errorf("reading %q of the host: longer than %d bytes", name, MaxContent)
+		}
+		texts[name] = file.Content
+	}
+	return texts, nil
 }
