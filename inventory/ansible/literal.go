@@ -36,6 +36,8 @@ type literalParser struct {
 	at    int
 	depth int
 	left  int // how many more values there may be
+	// unusable is why Python would fail on the literal, if it is one to its end.
+	unusable error
 }
 
 func (p *literalParser) whole() (any, error) {
@@ -50,7 +52,7 @@ func (p *literalParser) whole() (any, error) {
 	if p.at < len(p.text) && p.text[p.at] != '#' {
 		return nil, errNoLiteral
 	}
-	return value, nil
+	return value, p.unusable
 }
 
 // space skips blanks, and inside brackets line ends and comments too.
@@ -231,8 +233,7 @@ func (p *literalParser) bracketed(open byte) (any, error) {
 
 // dict reads "key: value" pairs. A set has no colons, and stays a string.
 func (p *literalParser) dict() (any, error) {
-	dict := map[string]any{}
-	var unusable error
+	dict := &mapping{}
 	for comma := true; p.peek() != '}'; {
 		if !comma {
 			return nil, errNoLiteral
@@ -248,17 +249,12 @@ func (p *literalParser) dict() (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		name, err := keyName(key)
-		if err != nil {
-			unusable = err // only once all of it turns out to be a literal
+		if _, err := dict.set(key, 0, node{value: value}); err != nil {
+			p.unusable = err
 		}
-		dict[name] = value
 		comma = p.take(',')
 	}
-	if unusable != nil {
-		return nil, unusable
-	}
-	return dict, nil
+	return node{value: dict}.plain(), nil
 }
 
 // numberForm is a decimal or other number up to the end of the word.

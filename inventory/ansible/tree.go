@@ -46,7 +46,7 @@ func (m *mapping) set(key any, line int, value node) (duplicate bool, err error)
 	if m.index == nil {
 		m.index = map[string]int{}
 	}
-	id := fmt.Sprintf("%T %s", key, name)
+	id := keyID(key, name)
 	if i, ok := m.index[id]; ok {
 		m.entries[i].line, m.entries[i].value = line, value
 		return true, nil
@@ -58,11 +58,27 @@ func (m *mapping) set(key any, line int, value node) (duplicate bool, err error)
 
 // get finds the value of a key that is a string.
 func (m *mapping) get(name string) (entry, bool) {
-	i, ok := m.index[fmt.Sprintf("%T %s", name, name)]
+	i, ok := m.index[keyID(name, name)]
 	if !ok {
 		return entry{}, false
 	}
 	return m.entries[i], true
+}
+
+// keyID is equal for keys that are equal in Python, where True is 1 and 1 is 1.0.
+func keyID(key any, name string) string {
+	switch k := key.(type) {
+	case bool:
+		if k {
+			return "number 1"
+		}
+		return "number 0"
+	case int64, *big.Int, float64:
+		return "number " + name
+	case string, inventory.Unsafe:
+		return "text " + name
+	}
+	return fmt.Sprintf("%T %s", key, name)
 }
 
 // keyName writes a key as Python's json.dumps does.

@@ -34,6 +34,10 @@ func parseYAML(file string, data []byte, warn func(inventory.Position, string, .
 	if !utf8.Valid(data) {
 		return node{}, fmt.Errorf("%s: not UTF-8", file)
 	}
+	// The two versions are read alike, but the library refuses the later one.
+	if rest, ok := bytes.CutPrefix(data, []byte("%YAML 1.2")); ok {
+		data = append([]byte("%YAML 1.1"), rest...)
+	}
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	var document, second yaml.Node
 	err := decoder.Decode(&document)
@@ -153,16 +157,13 @@ func (c *constructor) mapping(n *yaml.Node, depth int) (node, error) {
 	m := &mapping{}
 	said := map[string]bool{}
 	for i, pair := range append(merged, own...) {
-		key, err := c.construct(pair[0], depth+1)
+		key, err := c.key(pair[0], depth+1)
 		if err != nil {
 			return node{}, err
 		}
 		value, err := c.construct(pair[1], depth+1)
 		if err != nil {
 			return node{}, err
-		}
-		if key.value == nil && pair[0].Value == "=" {
-			key.value = "="
 		}
 		duplicate, err := m.set(key.value, key.line, value)
 		if err != nil {
@@ -178,6 +179,14 @@ func (c *constructor) mapping(n *yaml.Node, depth int) (node, error) {
 		}
 	}
 	return node{line: n.Line, value: m}, nil
+}
+
+// key takes the "=" of YAML 1.1, which nothing else may be, for text.
+func (c *constructor) key(n *yaml.Node, depth int) (node, error) {
+	if n.Kind == yaml.ScalarNode && n.Style == 0 && n.Value == "=" {
+		return node{line: n.Line, value: n.Value}, nil
+	}
+	return c.construct(n, depth)
 }
 
 type pair [2]*yaml.Node

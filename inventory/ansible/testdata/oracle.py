@@ -5,6 +5,7 @@ the interpreter of the installed ansible-inventory, with that program's own code
 """
 import json
 import sys
+import traceback
 
 from ansible import context
 from ansible.cli.inventory import InventoryCLI
@@ -31,6 +32,7 @@ def attempt(function, *args):
     try:
         return {"value": encode(function(*args))}
     except BaseException as e:  # whatever goes wrong is the answer
+        traceback.print_exc()
         return {"error": "%s: %s" % (type(e).__name__, e)}
 
 
@@ -70,7 +72,7 @@ def address(text):
 
 request = json.load(sys.stdin)
 answer = {
-    "cases": [attempt(case, c["sources"], c["limits"]) for c in request.get("cases") or []],
+    "cases": [attempt(case, c["sources"], c["limits"] or []) for c in request.get("cases") or []],
     "literals": [attempt(INI._parse_value, v) for v in request.get("literals") or []],
     "yaml": [attempt(from_yaml, v) for v in request.get("yaml") or []],
     "words": [attempt(shlex_split, v, True) for v in request.get("words") or []],
