@@ -79,9 +79,7 @@ func startOwner(t *testing.T, kind, mark string) (*exec.Cmd, owned) {
 	if err := json.NewDecoder(bufio.NewReader(out)).Decode(&o); err != nil {
 		t.Fatal(err)
 	}
-	if !sleeps(mark) {
-		t.Fatal("the process in the background doesn't run")
-	}
+	until(t, "the process in the background", func() bool { return sleeps(mark) })
 	return c, o
 }
 

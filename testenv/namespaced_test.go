@@ -42,7 +42,7 @@ func TestNamespacedLogins(t *testing.T) {
 			t.Fatalf("%v: %s", err, text)
 		}
 		rows := strings.Split(strings.TrimSpace(text), "\n")
-		if rows[0] != h.Name() || len(rows[1]) > 2 || strings.Trim(rows[2], "SigIgn:\t0") != "" || rows[3] != ".ssh" || rows[4] != h.Login() {
+		if rows[0] != h.Name() || len(rows[1]) > 2 || !noneIgnored(rows[2]) || rows[3] != ".ssh" || rows[4] != h.Login() {
 			t.Errorf("%s: want its name, few processes, no ignored signals, an empty home and its login, got %q", h.Name(), rows)
 		}
 		if h.Login() == testenv.Root {
@@ -188,22 +188,16 @@ func TestNamespacedFaults(t *testing.T) {
 	for name, check := range map[string]struct{ command, want string }{
 		"plain":    {"cat /etc/hostname; sudo touch /etc/x /usr/x; sudo ls -l /etc/ssh | grep -c key", "plain\ntouch: cannot touch '/usr/x': Read-only file system\n6\n"},
 		"readonly": {"sudo touch /etc/x; touch x", "touch: cannot touch '/etc/x': Read-only file system\n"},
-		"nosudo":   {"ls /usr/bin/sudo; command -v sudo; echo $?", "ls: cannot access '/usr/bin/sudo': No such file or directory\n127\n"},
+		"nosudo":   {"command -v sudo || ls /usr/bin/sudo", "ls: cannot access '/usr/bin/sudo': No such file or directory\n"},
 		"nosftp":   {"sudo sshd -T | grep -c ^subsystem", "0\n"},
-		"busybox":  {"sudo readlink /proc/self/exe; readlink /proc/$$/exe; echo $0", ""},
-		"dropbear": {"pidof sshd; pidof -s dropbear >/dev/null && sudo ls /etc", ""},
-		"hidden":   {"cat; tac; ls /etc/services", ""},
+		"busybox":  {"help | grep -c Built-in; /bin/sh -c 'help | grep -c Built-in'; sudo sh -c 'help | grep -c Built-in'", "1\n1\n1\n"},
+		"dropbear": {"pidof sshd || pidof dropbear >/dev/null && ls /etc/ssh", "ls: cannot access '/etc/ssh': No such file or directory\n"},
+		"hidden":   {"command -v cat tac; ls /etc/services", "ls: cannot access '/etc/services': No such file or directory\n"},
 	} {
 		text, _ := session(t, f.Host(name), check.command)
-		if check.want != "" && text != check.want {
+		if text != check.want {
 			t.Errorf("%s: got %q, want %q", name, text, check.want)
 		}
-	}
-	if text, _ := session(t, f.Host("busybox"), "help | head -1"); !strings.Contains(text, "Built-in") {
-		t.Errorf("busybox: the login shell says %q", text)
-	}
-	if text, _ := session(t, f.Host("hidden"), "cat; tac; ls /etc/services"); strings.Count(text, "not found") != 2 || !strings.Contains(text, "No such file") {
-		t.Errorf("hidden: got %q", text)
 	}
 	conn, err := exec.Command("ssh-keyscan", "-t", "ed25519", strings.TrimSuffix(f.Host("dropbear").Addr(), ":22")).CombinedOutput()
 	if err != nil || !strings.Contains(string(conn), "SSH-2.0-dropbear") {
@@ -226,15 +220,15 @@ func TestNamespacedFullDisk(t *testing.T) {
 		if err := h.FillDisk(c.full); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := h.Exec(t.Context(), "sh", "-c", "echo x > "+c.full+"/file"); err == nil || !strings.Contains(err.Error(), "No space left") {
+		if _, err := h.Exec(t.Context(), "cp", "/etc/hostname", c.full+"/full"); err == nil || !strings.Contains(err.Error(), "No space left") {
 			t.Errorf("writing to the full %s: got error %v", c.full, err)
 		}
-		must(t, h, "sh", "-c", "echo x > "+c.other+"/file")
+		must(t, h, "cp", "/etc/hostname", c.other+"/file")
 		login(t, h)
 		if err := h.FreeDisk(c.full); err != nil {
 			t.Fatal(err)
 		}
-		must(t, h, "sh", "-c", "echo x > "+c.full+"/file")
+		must(t, h, "cp", "/etc/hostname", c.full+"/file")
 	}
 	if err := h.FillDisk("/usr"); !errors.Is(err, testenv.ErrUnsupported) {
 		t.Errorf("filling /usr: got error %v, want ErrUnsupported", err)
