@@ -35,7 +35,7 @@ type InitConfig struct {
 }
 
 // ErrFolderExists means that there is something where the CA folder shall be.
-var ErrFolderExists = errors.New("there is something already")
+var ErrFolderExists = errors.New("there is something at that path already")
 
 // CheckNew tells whether Init may make a folder at path. What it finds may
 // change until Init looks itself; it saves people from typing a passphrase in

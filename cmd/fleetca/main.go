@@ -34,6 +34,11 @@ const exitCodesHelp = "Exit codes: 0 all good, 1 something or some host failed, 
 // cli is the command line. A command is a field here and a file beside this
 // one.
 type cli struct {
+	Init   initCmd   `cmd:"" help:"Make a CA folder with its three keys."`
+	Sign   signCmd   `cmd:"" help:"Issue a host or user certificate."`
+	Certs  certsCmd  `cmd:"" help:"List and show what was issued."`
+	Export exportCmd `cmd:"" help:"Print a CA's public key for sshd_config, known_hosts or authorized_keys."`
+
 	Color   string           `enum:"auto,always,never" default:"auto" help:"Colours: auto, always or never. NO_COLOR is honoured."`
 	Version kong.VersionFlag `help:"Print the version and exit."`
 }
