@@ -52,7 +52,7 @@ itself back. A second run changes nothing.
 
 // Run provisions the selected hosts.
 func (c *provisionCmd) Run(ctx context.Context, a *app) error {
-	hosts, err := c.selected(ctx)
+	hosts, err := c.selected(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,12 @@ func (c *provisionCmd) Run(ctx context.Context, a *app) error {
 		}
 		return nil
 	}
-	cfg, err := c.config(ctx, a, hosts)
+	folder, err := c.openFolder(a)
+	if err != nil {
+		return err
+	}
+	defer folder.close()
+	cfg, err := c.config(ctx, a, folder)
 	if err != nil {
 		return err
 	}
@@ -121,8 +126,13 @@ var errSilent = errors.New("")
 
 // selected are the hosts to work on. Every variable that fleetca uses is
 // checked before the first connection is made.
-func (c *provisionCmd) selected(ctx context.Context) ([]*inventory.Host, error) {
-	hosts, err := c.hosts(ctx)
+func (c *provisionCmd) selected(ctx context.Context, a *app) ([]*inventory.Host, error) {
+	inv, err := c.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a.warnInventory(inv)
+	hosts, err := c.choose(inv)
 	if err != nil {
 		return nil, err
 	}
@@ -139,15 +149,11 @@ func (c *provisionCmd) selected(ctx context.Context) ([]*inventory.Host, error) 
 	return hosts, withCode(exitUsage, errors.Join(problems...))
 }
 
-func (c *provisionCmd) config(ctx context.Context, a *app, hosts []*inventory.Host) (provision.Config, error) {
+func (c *provisionCmd) config(ctx context.Context, a *app, folder *caFolder) (provision.Config, error) {
 	fail := func(err error) (provision.Config, error) { return provision.Config{}, err }
 	batches, err := provision.ParseBatches(c.Serial)
 	if err != nil {
 		return fail(withCode(exitUsage, fmt.Errorf("--serial: %w", err)))
-	}
-	folder, err := c.openFolder(a)
-	if err != nil {
-		return fail(err)
 	}
 	userCA, hostCA, err := folder.provisioningKeys()
 	if err != nil {
