@@ -46,7 +46,10 @@ func (p *parser) record(word, value string) (err error) {
 	case "peer":
 		f.Peer, err = peer(value)
 	case "followed":
-		f.Followed, err = one(absolute, f.Followed, value)
+		// Several files may include the same.
+		if !slices.Contains(f.Followed, value) {
+			f.Followed, err = one(absolute, f.Followed, value)
+		}
 	case "included":
 		f.Included, err = one(absolute, f.Included, value)
 	case "run":

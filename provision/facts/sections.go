@@ -115,8 +115,11 @@ func (p *parser) contents() error {
 			return nil
 		}
 		f := p.facts.Files[name]
-		if !f.Exists || !f.Regular || f.Read {
-			return fmt.Errorf("output of head: %q wasn't to come now", clip(name))
+		if !f.Exists || !f.Regular {
+			return fmt.Errorf("%w: ls didn't see %q", ErrChanged, clip(name))
+		}
+		if f.Read {
+			return fmt.Errorf("output of head: %q is in it twice", clip(name))
 		}
 		if slices.Contains(p.facts.Effective["hostkey"], name) {
 			return fmt.Errorf("output of head: %q is a host key", clip(name))
