@@ -39,6 +39,12 @@ type cli struct {
 	Certs  certsCmd  `cmd:"" help:"List and show what was issued."`
 	Export exportCmd `cmd:"" help:"Print a CA's public key for sshd_config, known_hosts or authorized_keys."`
 
+	Inventory inventoryCmd `cmd:"" help:"Show what an inventory says."`
+	Provision provisionCmd `cmd:"" help:"Make every selected sshd trust the user CA and show certificates of the host CA."`
+
+	Completion completionCmd `cmd:"" help:"Print the completion script for a shell."`
+	Complete   completeCmd   `cmd:"" hidden:""`
+
 	Color   string           `enum:"auto,always,never" default:"auto" help:"Colours: auto, always or never. NO_COLOR is honoured."`
 	Version kong.VersionFlag `help:"Print the version and exit."`
 }
