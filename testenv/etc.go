@@ -22,7 +22,7 @@ const (
 // that would make its logins differ from machine to machine.
 var etcClear = []string{
 	"/etc/ssh", "/etc/dropbear", "/etc/sudoers.d", "/etc/update-motd.d", "/etc/motd", "/etc/nologin",
-	"/etc/default/ssh", "/etc/ssh/sshd_not_to_be_run",
+	"/etc/default/ssh", "/etc/profile.d",
 }
 
 // etcFiles returns the host's own files, except those of its SSH server.
@@ -42,6 +42,7 @@ func etcFiles(h *Host, config HostConfig, address, authorized string) ([]machine
 		"/etc/hosts":       "127.0.0.1 localhost\n" + address + " " + h.name + "\n",
 		"/etc/resolv.conf": "\n",
 		"/etc/environment": "\n",
+		"/etc/bash.bashrc": "\n",
 		"/etc/passwd":      accounts.passwd,
 		"/etc/group":       accounts.group,
 		"/etc/sudoers": "Defaults env_reset\nDefaults mail_badpass\nDefaults use_pty\nDefaults secure_path=\"" + systemPath + "\"\n" +

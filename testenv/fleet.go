@@ -154,6 +154,9 @@ func (f *Fleet) startHosts(ctx context.Context, config Config, names []string, p
 			if err := os.MkdirAll(h.folder, 0o755); err != nil {
 				return fmt.Errorf("host %s: %w", h.name, err)
 			}
+			if err := h.writeKnownHosts(); err != nil {
+				return fmt.Errorf("host %s: %w", h.name, err)
+			}
 			if h.control, err = prepare(ctx, h, configs[i], keys); err != nil {
 				return fmt.Errorf("host %s: %w", h.name, err)
 			}
@@ -225,8 +228,11 @@ func (f *Fleet) close() error {
 	err := f.command.Wait()
 	ended.Stop()
 	f.ports.release()
-	if text := strings.TrimSpace(f.stderr.String()); err != nil || text != "" {
-		return fmt.Errorf("ending the fleet's supervisor: %w", errors.Join(err, errors.New(text)))
+	if text := strings.TrimSpace(f.stderr.String()); text != "" {
+		err = errors.Join(err, errors.New(text))
+	}
+	if err != nil {
+		return fmt.Errorf("ending the fleet's supervisor: %w", err)
 	}
 	if _, err := os.Lstat(f.folder); f.folder != "" && err == nil {
 		return fmt.Errorf("ending the fleet: its folder %q is still there", f.folder)

@@ -95,7 +95,7 @@ func (h *Host) logTail(from int) string {
 	return strings.Join(rows[max(0, len(rows)-12):], "\n")
 }
 
-func (h *Host) change(doing string, f func(context.Context) error, ctx context.Context) error {
+func (h *Host) change(ctx context.Context, doing string, f func(context.Context) error) error {
 	h.changing.Lock()
 	defer h.changing.Unlock()
 	from := len(h.Log())
@@ -113,30 +113,43 @@ func (h *Host) change(doing string, f func(context.Context) error, ctx context.C
 
 // Start starts the server after Stop, or the whole host after Kill, and
 // returns when it can be connected to.
-func (h *Host) Start(ctx context.Context) error { return h.change("starting", h.control.start, ctx) }
+func (h *Host) Start(ctx context.Context) error { return h.change(ctx, "starting", h.control.start) }
 
 // Stop ends the server in order. Its sessions live on.
-func (h *Host) Stop(ctx context.Context) error { return h.change("stopping", h.control.stop, ctx) }
+func (h *Host) Stop(ctx context.Context) error { return h.change(ctx, "stopping", h.control.stop) }
 
 // Restart is Stop and Start.
 func (h *Host) Restart(ctx context.Context) error {
-	return h.change("restarting", func(ctx context.Context) error {
+	return h.change(ctx, "restarting", func(ctx context.Context) error {
 		if err := h.control.stop(ctx); err != nil {
 			return err
 		}
 		return h.control.start(ctx)
-	}, ctx)
+	})
 }
 
 // Reload makes the server read its configuration again and returns when it
 // has: by a bare SIGHUP on unprivileged hosts, which ends a server whose
 // configuration is bad, and by the init script on namespaced ones, which checks
 // the configuration first. Either way that is an error.
-func (h *Host) Reload(ctx context.Context) error { return h.change("reloading", h.control.reload, ctx) }
+func (h *Host) Reload(ctx context.Context) error { return h.change(ctx, "reloading", h.control.reload) }
 
 // Kill kills the host as a power cut would: the server, its sessions and all
 // that these started. Its files stay.
-func (h *Host) Kill(ctx context.Context) error { return h.change("killing", h.control.kill, ctx) }
+func (h *Host) Kill(ctx context.Context) error { return h.change(ctx, "killing", h.control.kill) }
+
+func (h *Host) knownHosts() string { return filepath.Join(h.folder, "known_hosts") }
+
+func (h *Host) writeKnownHosts() error {
+	var text strings.Builder
+	for _, key := range h.keys {
+		text.WriteString(h.name + " " + string(ssh.MarshalAuthorizedKey(key)))
+	}
+	if err := os.WriteFile(h.knownHosts(), []byte(text.String()), 0o600); err != nil {
+		return fmt.Errorf("writing known_hosts: %w", err)
+	}
+	return nil
+}
 
 // SSH returns a command that runs the plain ssh client against the host, with
 // the fleet's key and known_hosts of its plain keys only, and with nothing of
@@ -145,21 +158,13 @@ func (h *Host) Kill(ctx context.Context) error { return h.change("killing", h.co
 // added after them; arguments for the remote side are for the caller to append
 // to Args.
 func (h *Host) SSH(ctx context.Context, options ...string) (*exec.Cmd, error) {
-	known := filepath.Join(h.folder, "known_hosts")
-	var text strings.Builder
-	for _, key := range h.keys {
-		text.WriteString(h.name + " " + string(ssh.MarshalAuthorizedKey(key)))
-	}
-	if err := os.WriteFile(known, []byte(text.String()), 0o600); err != nil {
-		return nil, fmt.Errorf("writing known_hosts of host %s: %w", h.name, err)
-	}
 	address, port, err := net.SplitHostPort(h.addr)
 	if err != nil {
 		return nil, fmt.Errorf("reading the address of host %s: %w", h.name, err)
 	}
 	args := append([]string{"-F", "none"}, options...)
 	args = append(args, "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-i", h.fleet.ClientKey(),
-		"-o", "UserKnownHostsFile="+known, "-o", "GlobalKnownHostsFile=none",
+		"-o", "UserKnownHostsFile="+h.knownHosts(), "-o", "GlobalKnownHostsFile=none",
 		"-o", "StrictHostKeyChecking=yes", "-o", "HostKeyAlias="+h.name,
 		"-o", "HostName="+address, "-p", port, "-l", h.login, h.name)
 	return exec.CommandContext(ctx, "ssh", args...), nil

@@ -41,7 +41,7 @@ func TestUnprivileged(t *testing.T) {
 	}
 	c, err := h.Command(t.Context(), "setpriv", "--reuid", testenv.Admin, "--regid", testenv.Admin, "--init-groups", "--no-new-privs",
 		"/home/admin/tests", "-test.v", "-test.run",
-		"^(TestLogin|TestNothingIsIgnoredInSessions|TestReload|TestStopAndKill|TestSFTP|TestRefusedConfigs|TestNothingLeft)$/loopback")
+		"^(TestLogin|TestNothingIsIgnoredInSessions|TestReload|TestStopAndKill|TestSFTP|TestRefusedConfigs|TestHundred|TestNothingLeft)$/loopback")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestUnprivileged(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	for _, test := range []string{"TestLogin", "TestReload", "TestStopAndKill", "TestSFTP", "TestNothingLeft"} {
+	for _, test := range []string{"TestLogin", "TestReload", "TestStopAndKill", "TestSFTP", "TestHundred", "TestNothingLeft"} {
 		if !bytes.Contains(text, []byte("--- PASS: "+test+" ")) {
 			t.Errorf("%s didn't pass as someone else than root:\n%s", test, text)
 		}
