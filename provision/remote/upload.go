@@ -1,0 +1,251 @@
+package remote
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/pkg/sftp"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	uploadPrefix = "fleetca-upload-"
+	// uploadsAtOnce bounds the files that are written side by side.
+	uploadsAtOnce = 16
+	// removalsAtMost bounds what RemoveUpload believes a folder to hold.
+	removalsAtMost = 1000
+)
+
+// File is a file to upload.
+type File struct {
+	Name    string // without a folder
+	Content []byte
+	Mode    fs.FileMode // permission bits only
+}
+
+// sftpSession is the SFTP session of a Conn, opened when first needed.
+type sftpSession struct {
+	opened *answer[*sftp.Client]
+	ch     *channel
+	client *sftp.Client
+}
+
+// files returns the SFTP client.
+func (c *Conn) files(ctx context.Context) (*sftp.Client, *sftpSession, error) {
+	c.mu.Lock()
+	if c.sftp == nil {
+		c.sftp = &sftpSession{opened: newAnswer[*sftp.Client]()}
+	}
+	s := c.sftp
+	c.mu.Unlock()
+	client, err := s.opened.get(ctx, func(ctx context.Context) (*sftp.Client, error) { return c.openSFTP(ctx, s) })
+	return client, s, err
+}
+
+func (c *Conn) openSFTP(ctx context.Context, s *sftpSession) (*sftp.Client, error) {
+	ch, err := c.open(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("opening a session: %w", err)
+	}
+	s.ch = ch
+	if err := c.start(func() { waitForEnd(ch) }); err != nil {
+		return nil, err
+	}
+	if err := c.start(func() { _, _ = io.Copy(io.Discard, ch.Stderr()) }); err != nil {
+		return nil, err
+	}
+	answered, err := c.request(ch, "subsystem", "sftp")
+	if err != nil {
+		return nil, err
+	}
+	// The server's answer to the request is looked at beside its SFTP greeting:
+	// a refused one leaves the channel open, and nobody would ever greet.
+	refused := make(chan bool, 1)
+	err = c.start(func() {
+		err := <-answered
+		refused <- errors.Is(err, errRefused)
+		if errors.Is(err, errRefused) {
+			c.abandon(ch)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer c.guard(ctx, ch)()
+	client, err := sftp.NewClientPipe(ch, ch, sftp.UseConcurrentWrites(true))
+	if err != nil {
+		c.abandon(ch)
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case <-refused:
+			return nil, ErrNoSFTP
+		}
+		// Dropbear and others accept, and then have no program to run.
+		return nil, fmt.Errorf("%w: %w", ErrNoSFTP, err)
+	}
+	s.client = client
+	return client, nil
+}
+
+// end waits for what the session runs; the connection is closed by now.
+func (s *sftpSession) end() {
+	_, _ = s.opened.get(context.Background(), func(context.Context) (*sftp.Client, error) { return nil, ErrClosed })
+	if s.client != nil {
+		_ = s.client.Wait()
+	}
+}
+
+// guard closes the channel when ctx ends, since SFTP requests don't heed it.
+// The function returned ends the guard and waits for it.
+func (c *Conn) guard(ctx context.Context, ch *channel) func() {
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		c.abandon(ch)
+	})
+	return func() {
+		if !stop() {
+			<-done
+		}
+	}
+}
+
+// Upload writes files into a new private folder on the host, in the login's
+// home or else in /tmp, and returns the folder's absolute path. The folder is
+// returned with an error, too, if it was made. Errors wrap ErrNoSFTP where the
+// server offers no SFTP.
+func (c *Conn) Upload(ctx context.Context, files []File) (dir string, err error) {
+	for _, f := range files {
+		if f.Name == "" || f.Name != path.Base(f.Name) || f.Name == "." || f.Name == ".." || strings.ContainsAny(f.Name, "/\n\x00") {
+			return "", fmt.Errorf("uploading to %s: %q is not a file name", c.host, f.Name)
+		}
+	}
+	client, session, err := c.files(ctx)
+	if err == nil {
+		release := c.guard(ctx, session.ch)
+		dir, err = upload(client, files)
+		release()
+		if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+	}
+	if err != nil {
+		return dir, fmt.Errorf("uploading to %s: %w", c.host, err)
+	}
+	return dir, nil
+}
+
+func upload(client *sftp.Client, files []File) (string, error) {
+	dir, err := makeFolder(client)
+	if err != nil {
+		return "", err
+	}
+	// mkdir over SFTP takes no mode. Until here the folder has the login's umask
+	// and nothing in it.
+	if err := client.Chmod(dir, 0o700); err != nil {
+		return dir, fmt.Errorf("making %q private: %w", dir, err)
+	}
+	var g errgroup.Group
+	g.SetLimit(uploadsAtOnce)
+	for _, f := range files {
+		g.Go(func() error {
+			if err := writeFile(client, path.Join(dir, f.Name), f); err != nil {
+				return fmt.Errorf("writing %q: %w", f.Name, err)
+			}
+			return nil
+		})
+	}
+	return dir, g.Wait()
+}
+
+// makeFolder makes a folder that wasn't there. The home's path is asked for at
+// the same time, to save a round trip.
+func makeFolder(client *sftp.Client) (string, error) {
+	name := "." + uploadPrefix + rand.Text()
+	var home string
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		home, err = client.RealPath(".")
+		return err
+	})
+	made := client.Mkdir(name)
+	asked := g.Wait()
+	if made == nil {
+		if asked != nil || !path.IsAbs(home) || strings.ContainsAny(home, "\n\x00") {
+			_ = client.RemoveDirectory(name)
+			return "", fmt.Errorf("asking for the home's path: got %.200q, %w", home, asked)
+		}
+		return path.Join(home, name), nil
+	}
+	dir := "/tmp/" + uploadPrefix + rand.Text()
+	if err := client.Mkdir(dir); err != nil {
+		return "", fmt.Errorf("making a folder in the home: %w; in /tmp: %w", made, err)
+	}
+	return dir, nil
+}
+
+func writeFile(client *sftp.Client, name string, f File) error {
+	// EXCL: whatever is there already isn't ours.
+	w, err := client.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return err
+	}
+	var g errgroup.Group
+	g.Go(func() error { return w.Chmod(f.Mode.Perm()) })
+	_, err = w.Write(f.Content)
+	return errors.Join(err, g.Wait(), w.Close())
+}
+
+// RemoveUpload removes a folder that Upload made. One that is gone is fine.
+func (c *Conn) RemoveUpload(ctx context.Context, dir string) error {
+	name := strings.TrimPrefix(path.Base(dir), ".")
+	if !path.IsAbs(dir) || path.Clean(dir) != dir || !strings.HasPrefix(name, uploadPrefix) {
+		return fmt.Errorf("removing an upload from %s: %q is none", c.host, dir)
+	}
+	client, session, err := c.files(ctx)
+	if err == nil {
+		release := c.guard(ctx, session.ch)
+		err = removeFolder(client, dir)
+		release()
+		if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("removing an upload from %s: %w", c.host, err)
+	}
+	return nil
+}
+
+func removeFolder(client *sftp.Client, dir string) error {
+	entries, err := client.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if len(entries) > removalsAtMost {
+		return fmt.Errorf("%q holds %d files", dir, len(entries))
+	}
+	var g errgroup.Group
+	g.SetLimit(uploadsAtOnce)
+	for _, e := range entries {
+		// The name is the host's word: it must not lead elsewhere.
+		if name := e.Name(); name == path.Base(name) && name != ".." && name != "." {
+			g.Go(func() error { return client.Remove(path.Join(dir, name)) })
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return client.RemoveDirectory(dir)
+}
