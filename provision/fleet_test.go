@@ -266,12 +266,16 @@ func TestStops(t *testing.T) {
 		}
 	})
 	t.Run("batches", func(t *testing.T) {
-		w := newWorld(t, fleet, nil)
-		report := w.provision(t.Context(), quick, func(c *provision.Config, _ *remote.Config) {
-			c.MaxFailPercent, c.Batches = 40, provision.Batches{{Number: 2}}
-		})
-		if got := states(report); got != "failed changed not_started not_started" {
-			t.Error(got)
+		for percent, want := range map[int]string{
+			40: "failed not_started not_started not_started", // half of the first batch
+			50: "failed changed changed changed",
+		} {
+			report := newWorld(t, fleet, nil).provision(t.Context(), quick, func(c *provision.Config, _ *remote.Config) {
+				c.MaxFailPercent, c.Batches = percent, provision.Batches{{Number: 2}}
+			})
+			if got := states(report); got != want {
+				t.Errorf("at most %d%%: %s, want %s", percent, got, want)
+			}
 		}
 	})
 	t.Run("interrupted", func(t *testing.T) {
