@@ -238,7 +238,7 @@ func TestPlainHost(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b := config.Global("banner"); len(b) != 1 || b[0].Value() != f.Effective["banner"][0] || f.Effective.First("banner") != "" {
+		if b := config.Global("banner"); len(b) != 1 || b[0].Value() != "none" || !slices.Equal(f.Effective["banner"], []string{"none"}) || f.Effective.First("banner") != "" {
 			t.Errorf("banner %v, effective %q", b, f.Effective["banner"])
 		}
 		if f.Effective.First("trustedusercakeys") != ca || f.Effective.First("port") != "2222" {
