@@ -23,9 +23,10 @@
 // terminal doesn't reach it before it has cleaned up.
 //
 // If the supervisor itself is killed by SIGKILL, the kernel ends the servers
-// that it started (and namespaced hosts with all their processes), while
-// sessions of unprivileged servers, links and files remain until the next fleet
-// starts: that one removes what carries the process id of a dead supervisor.
+// that it started, and namespaced hosts with all their processes. Running
+// sessions of unprivileged servers live on until they end by themselves, and
+// links and files remain until the next fleet starts, which removes those whose
+// names carry the process id of a dead supervisor (files in its own parent folder).
 // /run/sshd, which sshd needs when it runs as root, is made if missing and left.
 //
 // # What it refuses

@@ -114,13 +114,13 @@ func nothingLeft(t *testing.T, o owned, mark string) {
 
 func TestNothingLeft(t *testing.T) {
 	for _, kind := range []string{"loopback", "namespaced"} {
-		for i, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
+		for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 			t.Run(kind+" "+signal.String(), func(t *testing.T) {
 				t.Parallel()
 				if kind == "namespaced" {
 					fleettest.NeedRoot(t)
 				}
-				mark := "23456." + strconv.Itoa(len(kind)) + strconv.Itoa(i)
+				mark := newMark()
 				c, o := startOwner(t, kind, mark)
 				if err := c.Process.Signal(signal); err != nil {
 					t.Fatal(err)
@@ -143,7 +143,7 @@ func TestStale(t *testing.T) {
 				start = fleettest.StartNamespaced
 				fleettest.NeedRoot(t)
 			}
-			mark := "34567." + strconv.Itoa(len(kind))
+			mark := newMark()
 			c, o := startOwner(t, kind, mark)
 			for _, pid := range []int{o.Supervisor, c.Process.Pid} {
 				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {

@@ -5,6 +5,8 @@ package testenv_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -198,8 +200,9 @@ func TestStopAndKill(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	background(h, "12345.1")
-	background(other, "12345.2")
+	mark, otherMark := newMark(), newMark()
+	background(h, mark)
+	background(other, otherMark)
 
 	if err := h.Stop(t.Context()); err != nil {
 		t.Fatal(err)
@@ -217,8 +220,8 @@ func TestStopAndKill(t *testing.T) {
 	if err := long.Wait(); err == nil {
 		t.Fatal("a session lived on after Kill")
 	}
-	until(t, "the end of what sessions left", func() bool { return !sleeps("12345.1") })
-	if !sleeps("12345.2") {
+	until(t, "the end of what sessions left", func() bool { return !sleeps(mark) })
+	if !sleeps(otherMark) {
 		t.Error("Kill of a host ended a process of another")
 	}
 	if err := h.Start(t.Context()); err != nil {
@@ -231,10 +234,14 @@ func TestStopAndKill(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if sleeps("12345.2") {
+	if sleeps(otherMark) {
 		t.Error("Close left a process that a session had put in the background")
 	}
 }
+
+// newMark returns a number of seconds to sleep, by which one process is found.
+// These tests also run within themselves, so it differs from run to run.
+func newMark() string { return fmt.Sprintf("12345.%09d", rand.N(1_000_000_000)) }
 
 // sleeps says whether a process runs sleep with that argument.
 func sleeps(argument string) bool {
