@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/fleetca/fleetca/ca/keyring"
 	"github.com/fleetca/fleetca/ca/profile"
@@ -173,7 +174,10 @@ func parseSettings(data []byte) (settings, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
 	if err := dec.Decode(&s); err != nil && !errors.Is(err, io.EOF) {
-		return settings{}, err
+		return settings{}, yamlError(err)
+	}
+	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return settings{}, errors.New("more than one document")
 	}
 	for name, place := range s.Keys {
 		known := false
@@ -198,6 +202,18 @@ func parseSettings(data []byte) (settings, error) {
 		return settings{}, fmt.Errorf("limits: %w", err)
 	}
 	return s, nil
+}
+
+// yamlError is the first complaint of the decoder, without the names of our
+// types.
+func yamlError(err error) error {
+	typeErr := (*yaml.TypeError)(nil)
+	if !errors.As(err, &typeErr) || len(typeErr.Errors) == 0 {
+		return err
+	}
+	text, _, _ := strings.Cut(typeErr.Errors[0], " in type ")
+	text, _, _ = strings.Cut(text, " into ")
+	return errors.New(text)
 }
 
 func (l limits) apply(to *profile.Limits) error {
