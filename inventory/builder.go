@@ -18,6 +18,10 @@ import (
 const (
 	MaxHosts  = 100_000
 	MaxGroups = 20_000
+	MaxDepth  = 100 // of groups within groups
+
+	maxMentions    = 20 * MaxHosts  // of hosts in sources
+	maxMemberships = 100 * MaxHosts // of hosts in groups, directly or not
 )
 
 // priorityVariable sets a group's priority instead of a variable.
@@ -33,6 +37,7 @@ type Builder struct {
 	hostNames  map[string]*Host
 	files      []layer
 	warnings   []string
+	mentions   int
 	built      bool
 }
 
@@ -130,6 +135,9 @@ func (b *Builder) AddHost(name, group string, port int, at Position) error {
 	if err := checkName("host", name); err != nil {
 		return err
 	}
+	if b.mentions++; b.mentions > maxMentions {
+		return fmt.Errorf("hosts are named more than %d times", maxMentions)
+	}
 	g := b.groupNames[group]
 	if g == nil {
 		return fmt.Errorf("host %q: there is no group %q", name, group)
@@ -187,23 +195,26 @@ func addChild(parent, child *Group) error {
 	parent.childSet[child] = true
 	parent.Children = append(parent.Children, child)
 	child.Parents = append(child.Parents, parent)
-	deepen(child, parent.Depth+1)
-	return nil
+	return deepen(child, parent.Depth+1)
 }
 
 // deepen makes a group and those below it at least as deep as said.
-func deepen(g *Group, depth int) {
+func deepen(g *Group, depth int) error {
 	level := []*Group{g}
 	for ; len(level) > 0; depth++ {
-		var next []*Group
+		if depth > MaxDepth {
+			return fmt.Errorf("group %q is more than %d levels deep", level[0].Name, MaxDepth)
+		}
+		next := map[*Group]bool{}
 		for _, g := range level {
 			if g.Depth < depth {
 				g.Depth = depth
-				next = append(next, g.Children...)
+				maps.Copy(next, g.childSet)
 			}
 		}
-		level = next
+		level = slices.Collect(maps.Keys(next))
 	}
+	return nil
 }
 
 // Set gives a variable to a group or, if there is no group of that name, to a
@@ -279,7 +290,9 @@ func (b *Builder) Build() (*Inventory, error) {
 		hosts: b.hosts, hostNames: b.hostNames,
 		ordered: b.groupNames["all"].AllHosts(),
 	}
-	b.merge()
+	if err := b.merge(); err != nil {
+		return nil, err
+	}
 	inv.warnings = b.warnings
 	return inv, nil
 }
@@ -298,7 +311,10 @@ func (b *Builder) reconcile() error {
 			b.Warn(Position{}, "found both a group and a host named %q", g.Name)
 		}
 	}
-	member := b.memberships()
+	member, err := b.memberships()
+	if err != nil {
+		return err
+	}
 	for _, h := range b.hosts {
 		inOther, inUngrouped := false, false
 		for g := range member[h] {
@@ -326,14 +342,18 @@ func (g *Group) removeHost(h *Host) {
 }
 
 // memberships says for each host which groups it is in, directly or not.
-func (b *Builder) memberships() map[*Host]map[*Group]bool {
+func (b *Builder) memberships() (map[*Host]map[*Group]bool, error) {
 	member := make(map[*Host]map[*Group]bool, len(b.hosts))
+	count := 0
 	for _, g := range b.groups {
 		if len(g.Hosts) == 0 {
 			continue
 		}
 		above := g.ancestors()
 		above[g] = true
+		if count += len(above) * len(g.Hosts); count > maxMemberships {
+			return nil, fmt.Errorf("hosts are in groups more than %d times", maxMemberships)
+		}
 		for _, h := range g.Hosts {
 			if member[h] == nil {
 				member[h] = make(map[*Group]bool, len(above))
@@ -341,13 +361,13 @@ func (b *Builder) memberships() map[*Host]map[*Group]bool {
 			maps.Copy(member[h], above)
 		}
 	}
-	return member
+	return member, nil
 }
 
 // merge fills Group.Vars, Host.Groups, Host.Own and Host.Vars. Precedence is
 // Ansible's default: sources before files, "all" before other groups, groups
 // before hosts, and of files of the same kind those beside a later source win.
-func (b *Builder) merge() {
+func (b *Builder) merge() error {
 	for _, g := range b.groups {
 		g.Vars = maps.Clone(g.vars)
 		for _, files := range b.files {
@@ -355,7 +375,10 @@ func (b *Builder) merge() {
 		}
 	}
 	shared := map[string]map[string]Variable{} // hosts of the same groups share a merge
-	member := b.memberships()
+	member, err := b.memberships()
+	if err != nil {
+		return err
+	}
 	for _, h := range b.hosts {
 		groups := slices.Collect(maps.Keys(member[h]))
 		groups = slices.DeleteFunc(groups, func(g *Group) bool { return g.Name == "all" })
@@ -377,6 +400,7 @@ func (b *Builder) merge() {
 		maps.Copy(h.Vars, h.Own)
 		slices.Sort(h.Groups)
 	}
+	return nil
 }
 
 func (b *Builder) mergeGroups(groups []*Group) map[string]Variable {

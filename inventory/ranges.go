@@ -9,21 +9,30 @@ import (
 
 const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
+var errTooMany = fmt.Errorf("stands for more than %d hosts", MaxHosts)
+
 // Expand gives the host names that a name with ranges stands for:
 // "web[01:03]" is web01, web02 and web03; "[a:c]" and a step ("[0:8:2]") work
 // too, and a name may hold several ranges. A name without "[" is itself.
 func Expand(name string) ([]string, error) {
-	names, err := expand(nil, name)
+	left := 2 * MaxHosts // names, and what leads to them
+	names, err := expand(nil, name, &left)
 	if err != nil {
 		return nil, fmt.Errorf("host range %q: %w", name, err)
 	}
 	return names, nil
 }
 
-func expand(names []string, line string) ([]string, error) {
+// expand replaces the first range and goes on with the rest. left bounds the
+// steps, not the names: an empty range at the end makes any number of steps
+// come to nothing.
+func expand(names []string, line string, left *int) ([]string, error) {
+	if *left--; *left < 0 {
+		return nil, errTooMany
+	}
 	if !strings.Contains(line, "[") {
 		if len(names) >= MaxHosts {
-			return nil, fmt.Errorf("stands for more than %d hosts", MaxHosts)
+			return nil, errTooMany
 		}
 		return append(names, line), nil
 	}
@@ -37,7 +46,7 @@ func expand(names []string, line string) ([]string, error) {
 		return nil, err
 	}
 	for _, value := range values {
-		names, err = expand(names, parts[0]+value+parts[2])
+		names, err = expand(names, parts[0]+value+parts[2], left)
 		if err != nil {
 			return nil, err
 		}
@@ -102,7 +111,7 @@ func numberRange(begin, end string, step, width int) ([]string, error) {
 	var values []string
 	for n := first; step > 0 && n <= last || step < 0 && n > last+1; n += step {
 		if len(values) >= MaxHosts {
-			return nil, fmt.Errorf("stands for more than %d hosts", MaxHosts)
+			return nil, errTooMany
 		}
 		values = append(values, zeroFill(strconv.Itoa(n), width))
 	}

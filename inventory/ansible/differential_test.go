@@ -1,6 +1,7 @@
 package ansible
 
 import (
+	"bytes"
 	"encoding/json"
 	"math/rand/v2"
 	"reflect"
@@ -149,8 +150,13 @@ func vary(random *rand.Rand, given []string, n int, alphabet string) []string {
 func compareAnswer(t *testing.T, input string, ours func(string) (any, error), theirs oracleResult) {
 	t.Helper()
 	got, err := ours(input)
-	if strings.Contains(theirs.Error, "not JSON serializable") || strings.Contains(theirs.Error, "keys must be str") {
-		return
+	for _, beyond := range []string{"not JSON serializable", "keys must be str", "unhashable"} {
+		if strings.Contains(theirs.Error, beyond) {
+			return
+		}
+	}
+	if bytes.Contains(theirs.Value, []byte(`\udc`)) {
+		return // half a character: what Python makes of bytes that aren't UTF-8
 	}
 	if (err != nil) != (theirs.Error != "") {
 		t.Errorf("%q: %#v, %v; Ansible says %s%s", input, got, err, theirs.Value, theirs.Error)

@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"math"
 	"math/big"
-	"strconv"
-	"strings"
 
 	"github.com/fleetca/fleetca/inventory"
 )
@@ -122,9 +120,5 @@ func jsonFloat(f float64) any {
 	case math.IsNaN(f):
 		return ".nan"
 	}
-	text := strconv.FormatFloat(f, 'g', -1, 64)
-	if !strings.ContainsAny(text, ".e") {
-		text += ".0"
-	}
-	return json.Number(text)
+	return json.Number(floatText(f))
 }

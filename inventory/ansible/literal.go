@@ -44,6 +44,9 @@ func (p *literalParser) whole() (any, error) {
 	if strings.ContainsRune(p.text, 0) || !utf8.ValidString(p.text) {
 		return nil, errNoLiteral
 	}
+	if feeds := strings.TrimLeft(p.text, "\f"); feeds != p.text && strings.HasPrefix(feeds, " ") {
+		return nil, errNoLiteral // Python takes this for an indented line
+	}
 	value, err := p.tuple(0)
 	if err != nil {
 		return nil, err
@@ -342,15 +345,19 @@ func (p *literalParser) strings() (any, error) {
 			return nil, err
 		}
 		if !strings.Contains(letters, "r") {
-			if body, err = unescape(body, k == 'b'); err != nil {
+			body, err = unescape(body, k == 'b')
+			if errors.Is(err, errNoLiteral) {
 				return nil, err
+			}
+			if err != nil {
+				p.unusable = err
 			}
 		}
 		all.WriteString(body)
 	}
 	// Ansible turns bytes into text.
 	if !utf8.ValidString(all.String()) {
-		return nil, errors.New("the value is not UTF-8")
+		p.unusable = errors.New("the value is not UTF-8")
 	}
 	return all.String(), nil
 }
@@ -414,6 +421,9 @@ func unescape(body string, isBytes bool) (string, error) {
 		case c == 'U' && !isBytes:
 			digits = 8
 		case c == 'N' && !isBytes:
+			if !strings.HasPrefix(body[i+1:], "{") {
+				return "", errNoLiteral
+			}
 			return "", errors.New(`characters by name (\N{…}) are not supported`)
 		default:
 			out.WriteByte('\\')

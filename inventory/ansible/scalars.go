@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/big"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -127,8 +128,10 @@ func parseFloat(text string) (any, error) {
 	case ".nan":
 		return math.NaN(), nil
 	}
-	value := 0.0
-	for part := range strings.SplitSeq(digits, ":") {
+	value, base := 0.0, 1.0
+	parts := strings.Split(digits, ":")
+	slices.Reverse(parts) // from the right, so that rounding comes out as in PyYAML
+	for _, part := range parts {
 		if strings.ContainsAny(part, "xp") {
 			return nil, fmt.Errorf("%q is not a number", text)
 		}
@@ -136,7 +139,8 @@ func parseFloat(text string) (any, error) {
 		if err != nil && !errors.Is(err, strconv.ErrRange) {
 			return nil, fmt.Errorf("%q is not a number", text)
 		}
-		value = value*60 + f
+		value += f * base
+		base *= 60
 	}
 	return sign * value, nil
 }

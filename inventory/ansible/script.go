@@ -102,7 +102,7 @@ func (l Loader) run(ctx context.Context, s *source, path string, args ...string)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	name := strings.Join(append([]string{s.file}, args...), " ")
 	err := cmd.Run()
-	said := lastLine(stderr.Bytes())
+	said := lastLine(stderr.kept.Bytes())
 	switch {
 	case errors.Is(err, syscall.ENOEXEC) && cmd.Process == nil:
 		return nil, errNotProgram
@@ -120,7 +120,7 @@ func (l Loader) run(ctx context.Context, s *source, path string, args ...string)
 	if said != "" && args[0] == "--list" {
 		s.builder.Warn(s.at(0), "the program said: %q", said)
 	}
-	return stdout.Bytes(), nil
+	return stdout.kept.Bytes(), nil
 }
 
 func lastLine(text []byte) string {
@@ -131,20 +131,20 @@ func lastLine(text []byte) string {
 // limited keeps the first bytes written to it and drops the rest, so that the
 // program doesn't block on a full pipe.
 type limited struct {
-	bytes.Buffer
+	kept     bytes.Buffer // not embedded: its ReadFrom would go around Write
 	limit    int
 	full     func()
 	overflow bool
 }
 
 func (w *limited) Write(p []byte) (int, error) {
-	if room := w.limit - w.Len(); len(p) > room {
+	if room := w.limit - w.kept.Len(); len(p) > room {
 		w.overflow = true
-		w.Buffer.Write(p[:room])
+		w.kept.Write(p[:room])
 		if w.full != nil {
 			w.full()
 		}
 		return len(p), nil
 	}
-	return w.Buffer.Write(p)
+	return w.kept.Write(p)
 }

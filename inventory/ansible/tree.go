@@ -2,8 +2,10 @@ package ansible
 
 import (
 	"fmt"
+	"math"
 	"math/big"
 	"strconv"
+	"strings"
 
 	"github.com/fleetca/fleetca/inventory"
 )
@@ -11,7 +13,7 @@ import (
 // Limits of what one source may hold.
 const (
 	maxBytes = 64 << 20
-	maxNodes = 4 << 20
+	maxNodes = 2 << 20
 	maxDepth = 64
 )
 
@@ -74,7 +76,7 @@ func keyID(key any, name string) string {
 		}
 		return "number 0"
 	case int64, *big.Int, float64:
-		return "number " + name
+		return "number " + strings.TrimSuffix(name, ".0")
 	case string, inventory.Unsafe:
 		return "text " + name
 	}
@@ -97,11 +99,23 @@ func keyName(key any) (string, error) {
 	case *big.Int:
 		return k.String(), nil
 	case float64:
-		return strconv.FormatFloat(k, 'g', -1, 64), nil
+		return floatText(k), nil
 	case inventory.Date:
 		return string(k), nil
 	}
 	return "", fmt.Errorf("a %s can't be a key", kindOf(key))
+}
+
+// floatText writes a float as Python's repr does.
+func floatText(f float64) string {
+	if a := math.Abs(f); a != 0 && (a < 1e-4 || a >= 1e16) {
+		return strconv.FormatFloat(f, 'e', -1, 64)
+	}
+	text := strconv.FormatFloat(f, 'f', -1, 64)
+	if !strings.Contains(text, ".") {
+		text += ".0"
+	}
+	return text
 }
 
 // kindOf names the kind of a value for error messages.
