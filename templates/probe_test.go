@@ -35,7 +35,7 @@ func TestProbeRefusals(t *testing.T) {
 // shell, with values that need quoting.
 func TestProbeShellcheck(t *testing.T) {
 	script, err := Probe{
-		Nonce: probeNonce, Login: `it's "$(x)"`, ConfigFile: "/etc/it's ssh/sshd_config", Files: []string{"/a b", "/c"},
+		Nonce: probeNonce, Login: `it's "odd"`, ConfigFile: "/etc/it's ssh/sshd_config", Files: []string{"/a b", "/c"},
 	}.Render()
 	if err != nil {
 		t.Fatal(err)
