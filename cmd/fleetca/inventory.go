@@ -92,6 +92,9 @@ func loginOf(h *inventory.Host, s inventory.Settings) string {
 }
 
 func labelsOf(s inventory.Settings) string {
+	if len(s.Labels) == 0 {
+		return "-"
+	}
 	var labels []string
 	for _, key := range slices.Sorted(maps.Keys(s.Labels)) {
 		labels = append(labels, key+"="+s.Labels[key])

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/fleetca/fleetca/cmd/terminal"
 	"github.com/fleetca/fleetca/inventory"
@@ -22,11 +23,12 @@ type inventoryFlags struct {
 
 // load reads the inventory. Its errors are errors of use.
 func (f *inventoryFlags) load(ctx context.Context) (*inventory.Inventory, error) {
-	if len(f.Inventory) == 0 {
+	sources := slices.DeleteFunc(slices.Clone(f.Inventory), func(s string) bool { return s == "" })
+	if len(sources) == 0 {
 		return nil, withCode(exitUsage, terminal.Hint(errors.New("no inventory is given"),
 			"say --inventory FILE, or set FLEETCA_INVENTORY"))
 	}
-	inv, err := ansible.Load(ctx, f.Inventory...)
+	inv, err := ansible.Load(ctx, sources...)
 	if err != nil && ctx.Err() != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -239,5 +240,37 @@ func TestCommands(t *testing.T) {
 	}
 	if string(out) != want {
 		t.Errorf("ansible lists\n%s, we\n%s", out, want)
+	}
+}
+
+// TestExample holds that the example shows every variable that fleetca uses,
+// and that each host in it is usable. Ansible reads it in TestOracle.
+func TestExample(t *testing.T) {
+	const example = "../../inventory.example.yaml"
+	inv, err := Load(t.Context(), example)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range inv.Hosts() {
+		if _, err := h.Settings(); err != nil {
+			t.Error(err)
+		}
+	}
+	text, err := os.ReadFile(example)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manual, err := os.ReadFile("../../docs/inventory.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	older := []string{"ansible_ssh_host", "ansible_ssh_port", "ansible_ssh_user", "ansible_private_key_file", "ansible_sudo_user", "ansible_ssh_args", "ansible_ssh_extra_args", "ansible_connection"}
+	for _, name := range inventory.SettingVariables() {
+		if !strings.Contains(string(text), name) && !slices.Contains(older, name) {
+			t.Errorf("the example doesn't show %s", name)
+		}
+		if !strings.Contains(string(manual), "`"+name+"`") {
+			t.Errorf("docs/inventory.md doesn't tell of %s", name)
+		}
 	}
 }
