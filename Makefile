@@ -3,8 +3,8 @@
 SHELL := /bin/bash
 
 # What the demo and the tests need beside Go, as Debian packages them.
-DEBIAN_PACKAGES := openssh-server openssh-client sudo ansible-core iproute2 procps \
-	dropbear-bin busybox shellcheck gcc libc6-dev git
+DEBIAN_PACKAGES := openssh-server openssh-client openssh-sftp-server sudo ansible-core \
+	iproute2 util-linux procps dropbear-bin busybox shellcheck gcc libc6-dev git
 
 # Linters and the test runner are run at these versions by "go run", so they
 # never enter go.mod.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -29,7 +30,10 @@ const everyStep = "write user CA keys, install host certificate for ssh_host_rsa
 func snapshot(t testing.TB, host *testenv.Host) string {
 	t.Helper()
 	var b strings.Builder
-	root := filepath.Dir(host.ConfigPath())
+	root := host.File(filepath.Dir(host.ConfigPath()))
+	if _, err := os.Stat(root); errors.Is(err, fs.ErrNotExist) {
+		return "" // not OpenSSH's
+	}
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -92,7 +96,7 @@ func TestProvision(t *testing.T) {
 			t.Errorf("the run left %s behind:\n%s", gone, changed)
 		}
 	}
-	if left, _ := filepath.Glob(filepath.Join(host.Home(), ".*fleetca*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(host.Home(), "*fleetca*")); len(left) > 0 {
 		t.Errorf("the run left its staging folder behind: %q", left)
 	}
 

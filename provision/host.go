@@ -268,13 +268,14 @@ func (r *hostRun) verify(ctx context.Context, delivery *plan.Delivery) (*remote.
 	}
 }
 
-// undoTimeout leaves the host the time to restart its sshd.
+// undoTimeout leaves the host the time to restart its sshd. There is no use in
+// asking for longer than RollbackAfter.
 const undoTimeout = 45 * time.Second
 
 // undo asks the host, on the connection from before the change, to roll back
 // now. When it can't be asked it will do so by itself.
 func (r *hostRun) undo(ctx context.Context, delivery *plan.Delivery) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(undoTimeout, r.p.cfg.RollbackAfter))
 	defer cancel()
 	r.report.State = RollingBack
 	script, err := delivery.Undo()

@@ -45,7 +45,7 @@ func (l *ledger) len() int {
 	return len(l.entries)
 }
 
-func newSigner(t testing.TB) ssh.Signer {
+func newKey(t testing.TB) (ed25519.PrivateKey, ssh.Signer) {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -55,6 +55,12 @@ func newSigner(t testing.TB) ssh.Signer {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return key, signer
+}
+
+func newSigner(t testing.TB) ssh.Signer {
+	t.Helper()
+	_, signer := newKey(t)
 	return signer
 }
 

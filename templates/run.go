@@ -25,7 +25,7 @@ type ConfigFile struct {
 	Path, Folder string
 	// Exists tells that there is such a file now, which will be kept.
 	Exists bool
-	// MakeFolder permits to make Folder where it is missing.
+	// MakeFolder tells that Folder is missing and has to be made.
 	MakeFolder bool
 }
 

@@ -107,7 +107,13 @@ func (d *Delivery) putConfig() {
 	d.stage(stagedCandidate, c.candidate)
 	d.stage(stagedExpected, d.plan.expected())
 	d.commit.Candidate = true
-	d.commit.Config = &templates.ConfigFile{Path: c.path, Folder: path.Dir(c.path), Exists: c.exists, MakeFolder: !c.exists}
+	folder := path.Dir(c.path)
+	_, there := d.plan.facts.Files[folder]
+	d.commit.Config = &templates.ConfigFile{
+		Path: c.path, Folder: folder, Exists: c.exists,
+		// Of other folders nobody has told whether they exist.
+		MakeFolder: !there && folder == path.Join(d.plan.facts.Dir, "sshd_config.d"),
+	}
 	d.was(c.path)
 }
 
