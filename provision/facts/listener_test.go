@@ -15,7 +15,8 @@ import (
 	"github.com/fleetca/fleetca/provision/facts"
 )
 
-// listen starts a real sshd for the site and gives its process and port.
+// listen starts a real sshd, with its pid file at "pid", and gives its process
+// and port.
 func (s *site) listen(ctx context.Context) (pid, port int) {
 	t := s.t
 	t.Helper()
@@ -45,15 +46,15 @@ func (s *site) listen(ctx context.Context) (pid, port int) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			conn.Close()
+		// sshd listens first and notes its process then.
+		noted, err := os.ReadFile(s.path("pid"))
+		if err == nil && strings.HasSuffix(string(noted), "\n") {
 			return cmd.Process.Pid, port
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("sshd doesn't listen: %v", err)
+			t.Fatalf("sshd doesn't start: %v", err)
 		}
 	}
 }

@@ -128,7 +128,7 @@ func TestParseRefusals(t *testing.T) {
 		{"hostkey-source pub", "hostkey-source guess", "unknown source"},
 		{"hostkey /etc/ssh/key\nhostkey-source pub\n", "hostkey-source pub\n", "no host key before it"},
 		{"hostkey-public " + pub, "hostkey-public " + pub + "\nhostkey-public " + pub, "is complete"},
-		{"pid 42", "pid 1", "no such process"},
+		{"pid 42", "pid 0", "no such process"},
 		{"pid-found pidfile", "pid-found luck", "unknown value"},
 		{"unit ssh.service", "unit nginx.service", "not a unit of sshd"},
 		{"unit ssh.service", "unit ssh;reboot.service", "not a unit of sshd"},

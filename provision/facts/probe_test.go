@@ -4,165 +4,19 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
 
 	"github.com/fleetca/fleetca/provision/facts"
 	"github.com/fleetca/fleetca/provision/sshdconfig"
-	"github.com/fleetca/fleetca/templates"
 )
-
-const nonce = "0123456789abcdefNONCE"
-
-// shells are what /bin/sh is on the hosts out there.
-var shells = map[string][]string{
-	"dash":    {"dash", "-s"},
-	"bash":    {"bash", "--posix", "-s"},
-	"busybox": {"busybox", "sh", "-s"},
-}
-
-// site is a folder that stands in for /etc/ssh.
-type site struct {
-	t      testing.TB
-	dir    string
-	config string
-}
-
-func newSite(t testing.TB, folder string) *site {
-	t.Helper()
-	root := t.TempDir()
-	// The probe also runs as a plain user, who has to get here.
-	if err := os.Chmod(filepath.Dir(root), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if os.Getuid() == 0 {
-		// As root, sshd looks for this folder even when it only tests.
-		if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s := &site{t: t, dir: filepath.Join(root, folder)}
-	s.config = filepath.Join(s.dir, "sshd_config")
-	if err := os.MkdirAll(s.dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
-
-func (s *site) write(name, text string, mode fs.FileMode) string {
-	s.t.Helper()
-	name = s.path(name)
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-		s.t.Fatal(err)
-	}
-	if err := os.WriteFile(name, []byte(text), mode); err != nil {
-		s.t.Fatal(err)
-	}
-	if err := os.Chmod(name, mode); err != nil {
-		s.t.Fatal(err)
-	}
-	return name
-}
-
-// key makes a host key and returns its public half.
-func (s *site) key(name string, options ...string) ssh.PublicKey {
-	s.t.Helper()
-	args := append([]string{"-q", "-N", "", "-C", "made for a test", "-f", s.path(name)}, options...)
-	if out, err := exec.Command("ssh-keygen", args...).CombinedOutput(); err != nil {
-		s.t.Fatalf("making a key: %v\n%s", err, out)
-	}
-	text, err := os.ReadFile(s.path(name) + ".pub")
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	key, _, _, _, err := ssh.ParseAuthorizedKey(text)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return key
-}
-
-func (s *site) script(files ...string) string {
-	s.t.Helper()
-	script, err := templates.Probe{Nonce: nonce, ConfigFile: s.config, Login: "root", Files: files}.Render()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return script
-}
-
-// probe runs the script and gives its output.
-func (s *site) probe(shell []string, uid int, script string) []byte {
-	s.t.Helper()
-	cmd := exec.Command(shell[0], shell[1:]...)
-	cmd.Stdin = strings.NewReader(script)
-	cmd.Env = append(os.Environ(), "FLEETCA_PEER=192.0.2.1 1024 192.0.2.2 22", "TIME_STYLE=full-iso", "LC_ALL=C.UTF-8")
-	if uid != os.Getuid() {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
-	}
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		s.t.Fatalf("probe in %s: %v\n%s", shell[0], err, stderr.Bytes())
-	}
-	if stderr.Len() > 0 {
-		s.t.Errorf("probe in %s said on stderr: %s", shell[0], stderr.Bytes())
-	}
-	return out
-}
-
-func (s *site) parse(out []byte) *facts.Facts {
-	s.t.Helper()
-	f, err := facts.Parse(out, nonce)
-	if err != nil {
-		s.t.Fatalf("%v\n%s", err, out)
-	}
-	return f
-}
-
-// users are those that the probe is tried as: everybody as oneself, root also
-// as nobody.
-func users() []int {
-	if os.Getuid() == 0 {
-		return []int{0, 65534}
-	}
-	return []int{os.Getuid()}
-}
-
-// everywhere runs the probe in every shell as every user.
-func (s *site) everywhere(check func(t *testing.T, uid int, out []byte, f *facts.Facts), files ...string) {
-	t := s.t.(*testing.T)
-	t.Helper()
-	script := s.script(files...)
-	for name, shell := range shells {
-		for _, uid := range users() {
-			t.Run(fmt.Sprintf("%s as %d", name, uid), func(t *testing.T) {
-				out := s.probe(shell, uid, script)
-				f, err := facts.Parse(out, nonce)
-				if err != nil {
-					t.Fatalf("%v\n%s", err, out)
-				}
-				check(t, uid, out, f)
-				if t.Failed() {
-					t.Logf("the probe printed\n%s", out)
-				}
-			})
-		}
-	}
-}
 
 func TestPlainHost(t *testing.T) {
 	s := newSite(t, "ssh")
@@ -250,92 +104,6 @@ func TestPlainHost(t *testing.T) {
 	}
 }
 
-// snapshot is what there is in a folder and when it changed.
-func snapshot(t *testing.T, dir string) string {
-	t.Helper()
-	var b strings.Builder
-	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		fmt.Fprintln(&b, name, info.Mode(), info.Size(), info.ModTime().UnixNano(), info.Sys().(*syscall.Stat_t).Ctim)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
-}
-
-// sameFile holds what the probe says of a file against the file.
-func sameFile(t *testing.T, uid int, name string, got facts.File) {
-	t.Helper()
-	info, err := os.Stat(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	owner := info.Sys().(*syscall.Stat_t)
-	if !got.Exists || !got.Regular || got.Mode != info.Mode() || got.Size != info.Size() ||
-		got.UID != int(owner.Uid) || got.GID != int(owner.Gid) {
-		t.Errorf("%s is %v %d of %d:%d, got %+v", name, info.Mode(), info.Size(), owner.Uid, owner.Gid, got)
-	}
-	readable := uid == os.Getuid() || info.Mode()&0o004 != 0
-	if got.Read != readable {
-		t.Errorf("%s: read is %v", name, got.Read)
-	}
-	if want := content[:min(len(content), facts.MaxContent)]; got.Read && !bytes.Equal(got.Content, want) {
-		t.Errorf("%s is %q, got %q", name, want, got.Content)
-	}
-	if got.Truncated != (got.Read && len(content) > facts.MaxContent) {
-		t.Errorf("%s: truncated is %v", name, got.Truncated)
-	}
-}
-
-func sameKeys(t *testing.T, f *facts.Facts, keys map[string]ssh.PublicKey, source facts.Source) {
-	t.Helper()
-	if len(f.HostKeys) != len(keys) {
-		t.Errorf("%d host keys, want %d", len(f.HostKeys), len(keys))
-	}
-	for _, k := range f.HostKeys {
-		want := keys[k.Path]
-		if want == nil || k.PublicKey == nil || !bytes.Equal(k.PublicKey.Marshal(), want.Marshal()) ||
-			k.Comment != "made for a test" || k.Source != source {
-			t.Errorf("host key %+v", k)
-		}
-	}
-}
-
-// noPrivateKey looks for any line of the private keys in what left the host,
-// except those that are in the public key too.
-func noPrivateKey(t *testing.T, out []byte, names ...string) {
-	t.Helper()
-	for _, name := range names {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		key, err := ssh.ParsePrivateKey(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		public := ssh.MarshalAuthorizedKey(key.PublicKey())
-		for line := range bytes.Lines(text) {
-			line = bytes.TrimSpace(line)
-			if len(line) > 10 && !bytes.Contains(public, line) && bytes.Contains(out, line) {
-				t.Fatalf("a line of the private key %s left the host", name)
-			}
-		}
-	}
-}
-
 // TestOddNames puts everything into folders and files whose names hold blanks,
 // quotes and what a shell might run.
 func TestOddNames(t *testing.T) {
@@ -381,100 +149,6 @@ func TestOddNames(t *testing.T) {
 				t.Errorf("%s is %v, in sshd %q", keyword, got, f.Effective[keyword])
 			}
 		}
-	})
-}
-
-// TestHostKeys is the table of states that a host key can be in.
-func TestHostKeys(t *testing.T) {
-	s := newSite(t, "ssh")
-	good := s.key("good", "-t", "ed25519")
-	remove := func(name string) {
-		if err := os.Remove(s.path(name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	rename := func(from, to string) {
-		if err := os.Rename(s.path(from), s.path(to)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	noPub := s.key("nopub", "-t", "ecdsa")
-	remove("nopub.pub")
-	swapped := s.key("swapped", "-t", "ed25519")
-	s.key("other", "-t", "ed25519")
-	rename("other.pub", "swapped.pub")
-	swappedRSA := s.key("swappedrsa", "-t", "rsa", "-b", "2048")
-	s.key("otherrsa", "-t", "rsa", "-b", "2048")
-	rename("otherrsa.pub", "swappedrsa.pub")
-	pem := s.key("pem", "-t", "rsa", "-b", "2048", "-m", "PEM")
-	pemEC := s.key("pemec", "-t", "ecdsa", "-m", "PEM")
-	junkPub := s.key("junkpub", "-t", "ed25519")
-	s.write("junkpub.pub", "junk\n", 0o644)
-	crlf := s.key("crlf", "-t", "ed25519")
-	text, err := os.ReadFile(s.path("crlf.pub"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.write("crlf.pub", strings.TrimSuffix(string(text), "\n")+"\r\n", 0o644)
-	agent := s.key("agent", "-t", "ed25519")
-	remove("agent")
-	self := s.key("self", "-t", "ed25519")
-	rename("self.pub", "self")
-	s.key("locked", "-t", "ed25519")
-	if out, err := exec.Command("ssh-keygen", "-q", "-p", "-P", "", "-N", "secret", "-f", s.path("locked")).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	s.write("junk", "-----BEGIN junk\n", 0o600)
-	folder := s.path("folder")
-	if err := os.Mkdir(folder, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	order := []string{"good", "nopub", "swapped", "swappedrsa", "pem", "pemec", "junkpub", "crlf", "agent", "self", "locked", "junk", "missing", "folder", "good"}
-	config := ""
-	for _, name := range order {
-		config += "HostKey " + s.path(name) + "\n"
-	}
-	s.write("sshd_config", config, 0o600)
-	want := map[string]struct {
-		key    ssh.PublicKey
-		source facts.Source
-		words  string // of the problem
-	}{
-		"good":       {good, facts.FromPub, ""},
-		"nopub":      {noPub, facts.FromKey, ""},
-		"swapped":    {swapped, facts.FromKey, ""},
-		"swappedrsa": {swappedRSA, facts.FromKey, ""},
-		// A 2048-bit modulus happens to lie in step in this format too.
-		"pem":     {pem, facts.FromPub, ""},
-		"pemec":   {pemEC, facts.FromKey, ""},
-		"junkpub": {junkPub, facts.FromKey, ""},
-		"crlf":    {crlf, facts.FromPub, ""},
-		"agent":   {agent, facts.Unchecked, ""},
-		"self":    {self, facts.FromPath, ""},
-		"locked":  {nil, "", "incorrect passphrase"},
-		"junk":    {nil, "", "Load key"},
-		"missing": {nil, "", "neither the key nor its .pub file can be read"},
-		"folder":  {nil, "", "neither the key nor its .pub file can be read"},
-	}
-	s.everywhere(func(t *testing.T, uid int, out []byte, f *facts.Facts) {
-		if uid != os.Getuid() {
-			return
-		}
-		if len(f.HostKeys) != len(want) {
-			t.Errorf("%d host keys, want %d", len(f.HostKeys), len(want))
-		}
-		for i, k := range f.HostKeys {
-			w := want[filepath.Base(k.Path)]
-			switch {
-			case filepath.Base(k.Path) != order[i]:
-				t.Errorf("host key %d is %s", i, k.Path)
-			case w.key == nil && (k.PublicKey != nil || k.Problem == "" || !strings.Contains(k.Problem, w.words)):
-				t.Errorf("host key %+v, want problem %q", k, w.words)
-			case w.key != nil && (k.PublicKey == nil || !bytes.Equal(k.PublicKey.Marshal(), w.key.Marshal()) || k.Source != w.source):
-				t.Errorf("host key %+v, want %+v", k, w)
-			}
-		}
-		noPrivateKey(t, out, s.path("good"), s.path("pem"), s.path("nopub"), s.path("swappedrsa"))
 	})
 }
 
@@ -552,85 +226,6 @@ func TestRefusedConfiguration(t *testing.T) {
 	})
 }
 
-// TestIncludes holds the probe's own reading of Includes against sshdconfig's:
-// what the one doesn't follow, the other must miss.
-func TestIncludes(t *testing.T) {
-	s := newSite(t, "ssh")
-	s.key("key", "-t", "ed25519")
-	for _, name := range []string{"a.conf", "b.conf", "c d.conf", "100.conf", "20.conf", "x[1].conf", "{a}.conf"} {
-		s.write(name, "Include "+s.path("deep/*")+"\n", 0o644)
-	}
-	s.write("deep/1", "include="+s.path("deeper/1")+"\n", 0o644)
-	s.write("deeper/1", "MaxSessions 3", 0o644)
-	dir := s.dir
-	for _, test := range []struct {
-		line     string
-		followed bool
-	}{
-		{"Include " + dir + "/a.conf", true},
-		{"  INCLUDE\t" + dir + "/[ab].conf   " + dir + "/c*  # comment", true},
-		{"include = \"" + dir + "/c d.conf\"", true},
-		{"Include=" + dir + "/c\\ d.conf", true},
-		{"Include '" + dir + "/c'\" d.conf\"", true},
-		{"Include " + dir + "/*.conf", true},
-		{"Include " + dir + "/[!a].con?", true},
-		{"Include " + dir + "/?.con?", true},
-		{"Include nothing/here", true},
-		{"Match user x\n Include " + dir + "/b.conf", true},
-		{"#Include " + dir + "/a.conf", true},
-		{"Includes " + dir + "/a.conf", true},
-		{"Include " + dir + "/{a}.conf", false},
-		{"Include " + dir + "/[^a].conf", false},
-		{"Include " + dir + "/\\\\a.conf", false},
-		{"\"Include\" " + dir + "/a.conf", false},
-		{"=Include " + dir + "/a.conf", false},
-	} {
-		t.Run(test.line[:10], func(t *testing.T) {
-			s.t = t
-			s.write("sshd_config", "HostKey "+s.path("key")+"\n"+test.line, 0o644)
-			script := s.script()
-			for _, shell := range shells {
-				f := s.parse(s.probe(shell, os.Getuid(), script))
-				texts, err := f.Texts()
-				if err != nil {
-					t.Fatal(err)
-				}
-				config, err := sshdconfig.Resolve(sshdconfig.Source{Main: s.config, Files: texts, Followed: f.Followed})
-				if !test.followed {
-					if err == nil || !strings.Contains(err.Error(), "which was not read") {
-						t.Errorf("%s: %q: got %v", shell[0], test.line, err)
-					}
-					continue
-				}
-				if err != nil {
-					t.Fatalf("%s: %q: %v", shell[0], test.line, err)
-				}
-				// Without the probe's list all of the folder is on offer, so
-				// this finds what the probe has missed.
-				all := map[string][]byte{s.config: texts[s.config]}
-				for _, pattern := range []string{"*.conf", "deep/*", "deeper/*"} {
-					names, err := filepath.Glob(filepath.Join(dir, pattern))
-					if err != nil {
-						t.Fatal(err)
-					}
-					for _, name := range names {
-						if all[name], err = os.ReadFile(name); err != nil {
-							t.Fatal(err)
-						}
-					}
-				}
-				full, err := sshdconfig.Resolve(sshdconfig.Source{Main: s.config, Files: all})
-				if err != nil {
-					t.Fatal(err)
-				}
-				if got, want := fmt.Sprint(config.Includes), fmt.Sprint(full.Includes); got != want {
-					t.Errorf("%s: %q: got %s, want %s", shell[0], test.line, got, want)
-				}
-			}
-		})
-	}
-}
-
 // TestOddFileNames refuses a host whose files can't be told apart in a list.
 func TestOddFileNames(t *testing.T) {
 	s := newSite(t, "ssh")
@@ -640,6 +235,28 @@ func TestOddFileNames(t *testing.T) {
 	for name, shell := range shells {
 		if _, err := facts.Parse(s.probe(shell, os.Getuid(), s.script()), nonce); err == nil || !strings.Contains(err.Error(), "control characters") {
 			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+// TestReadOnly mounts the folder read-only, in a mount namespace of its own.
+func TestReadOnly(t *testing.T) {
+	s := newSite(t, "ssh")
+	s.key("key", "-t", "ed25519")
+	s.write("sshd_config", "HostKey "+s.path("key")+"\n", 0o644)
+	flags := "-m"
+	if os.Getuid() != 0 {
+		flags = "-rm"
+	}
+	for name, shell := range shells {
+		inside := append([]string{
+			"unshare", flags, "sh", "-c", `mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"`, s.dir,
+		}, shell...)
+		for _, run := range [][]string{shell, inside} {
+			f := s.parse(s.probe(run, os.Getuid(), s.script()))
+			if f.Writable != (len(run) == len(shell)) {
+				t.Errorf("%s in %s: writable is %v", name, run[0], f.Writable)
+			}
 		}
 	}
 }
