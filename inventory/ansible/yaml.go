@@ -31,6 +31,11 @@ var yamlErrorLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(?:unmarshal err
 
 // parseYAML reads one YAML document as PyYAML does with Ansible's loader.
 func parseYAML(file string, data []byte, warn func(inventory.Position, string, ...any)) (node, error) {
+	return parseYAMLWithin(maxNodes, file, data, warn)
+}
+
+// parseYAMLWithin bounds how many values there may be, aliases followed.
+func parseYAMLWithin(limit int, file string, data []byte, warn func(inventory.Position, string, ...any)) (node, error) {
 	if !utf8.Valid(data) {
 		return node{}, fmt.Errorf("%s: not UTF-8", file)
 	}
@@ -59,7 +64,7 @@ func parseYAML(file string, data []byte, warn func(inventory.Position, string, .
 		}
 		return node{}, fmt.Errorf("%s: reading YAML: %s", position, yamlErrorLine.ReplaceAllString(err.Error(), ""))
 	}
-	c := constructor{file: file, warn: warn, left: maxNodes, open: map[*yaml.Node]bool{}}
+	c := constructor{file: file, warn: warn, limit: limit, left: limit, open: map[*yaml.Node]bool{}}
 	if len(document.Content) == 0 {
 		return node{line: 1}, nil
 	}
@@ -68,10 +73,10 @@ func parseYAML(file string, data []byte, warn func(inventory.Position, string, .
 
 // constructor turns YAML nodes into values by the rules of YAML 1.1.
 type constructor struct {
-	file string
-	warn func(inventory.Position, string, ...any)
-	left int                 // how many more nodes there may be, aliases followed
-	open map[*yaml.Node]bool // collections being constructed
+	file        string
+	warn        func(inventory.Position, string, ...any)
+	limit, left int                 // of nodes, aliases followed
+	open        map[*yaml.Node]bool // collections being constructed
 }
 
 func (c *constructor) errorf(n *yaml.Node, format string, args ...any) error {
@@ -81,7 +86,7 @@ func (c *constructor) errorf(n *yaml.Node, format string, args ...any) error {
 func (c *constructor) spend(n *yaml.Node, depth int) error {
 	c.left--
 	if c.left < 0 {
-		return c.errorf(n, "more than %d values, aliases followed", maxNodes)
+		return c.errorf(n, "more than %d values, aliases followed", c.limit)
 	}
 	if depth > maxDepth {
 		return c.errorf(n, "nested deeper than %d levels", maxDepth)
