@@ -44,15 +44,6 @@ func (f *inventoryFlags) choose(inv *inventory.Inventory) ([]*inventory.Host, er
 	return hosts, withCode(exitUsage, err)
 }
 
-// hosts loads the inventory and chooses.
-func (f *inventoryFlags) hosts(ctx context.Context) ([]*inventory.Host, error) {
-	inv, err := f.load(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return f.choose(inv)
-}
-
 // readLimitFile reads a file of patterns, which nobody has a large one of.
 func readLimitFile(name string) ([]byte, error) {
 	const most = 16 << 20
