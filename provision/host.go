@@ -99,6 +99,9 @@ func (r *hostRun) emit(e Event) {
 // host: what the plan is made from must be the host's real state.
 func (r *hostRun) gather(ctx context.Context) (*facts.Facts, error) {
 	found, err := r.probe(ctx)
+	if errors.Is(err, facts.ErrChanged) {
+		found, err = r.probe(ctx) // a file was being written just then
+	}
 	if err != nil || !found.Run.Exists {
 		return found, err
 	}
@@ -212,7 +215,7 @@ func (r *hostRun) deliver(ctx context.Context) (*plan.Delivery, error) {
 func (r *hostRun) upload(ctx context.Context, delivery *plan.Delivery) (string, error) {
 	files := make([]remote.File, 0, len(delivery.Files()))
 	for _, f := range delivery.Files() {
-		files = append(files, remote.File{Name: f.Name, Content: f.Content, Mode: 0o600})
+		files = append(files, remote.File{Name: f.Name, Content: f.Content, Mode: 0o644})
 	}
 	stage, err := r.conn.Upload(ctx, files)
 	if err != nil {

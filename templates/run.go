@@ -56,8 +56,8 @@ type Commit struct {
 	ConfigFile string
 	// Spec is what sshd -T is asked about with -C.
 	Spec string
-	// HoldSeconds is how long other runs respect the lock.
-	HoldSeconds int
+	// HoldMinutes is how long other runs respect the lock.
+	HoldMinutes int
 	// Uploaded are all staged files, by name.
 	Uploaded []Digest
 	// Previous are the files that must still be as the plan saw them, Created
@@ -76,6 +76,9 @@ type Commit struct {
 	Reloads bool
 	Reload  Reload
 }
+
+// Keeps tells whether anything is replaced, and so kept.
+func (c Commit) Keeps() bool { return len(c.Replaced) > 0 || c.Config != nil && c.Config.Exists }
 
 // Render checks the fields and gives the script for /bin/sh.
 func (c Commit) Render() (string, error) {

@@ -18,7 +18,7 @@ func renderings(t *testing.T) map[string]string {
 	hup := Reload{Run: "r1", PID: 42, PIDFile: "/run/ss hd.pid", SSHD: "/usr/sbin/sshd", ConfigFile: "/etc/ssh/sshd_config", Unit: "ssh.service"}
 	commit := Commit{
 		Run: "r1", Nonce: testNonce, Dir: dir, Stage: "/home/o'neil/.stage", SSHD: "/usr/sbin/sshd",
-		ConfigFile: "/etc/ssh/sshd_config", Spec: "user=o'neil,host=::1,addr=::1,laddr=::1,lport=22", HoldSeconds: 180,
+		ConfigFile: "/etc/ssh/sshd_config", Spec: "user=o'neil,host=::1,addr=::1,laddr=::1,lport=22", HoldMinutes: 3,
 		Uploaded: []Digest{{strings.Repeat("a", 64), "user_ca.pub"}}, Reloads: true, Reload: hup,
 	}
 	full := commit

@@ -75,7 +75,7 @@ func (p *Plan) dropIn(resolved *sshdconfig.Config) (name, reason string) {
 }
 
 func (p *Plan) planDropIn(name string, settings []byte) {
-	present, exists := p.facts.Files[name]
+	present := p.facts.Files[name]
 	if !p.stale(name, settings) {
 		return
 	}
@@ -83,7 +83,7 @@ func (p *Plan) planDropIn(name string, settings []byte) {
 	// Include; a present drop-in of ours is still included after them.
 	main := p.facts.Files[p.facts.ConfigFile].Content
 	p.config = &configChange{
-		path: name, exists: exists, text: settings,
+		path: name, exists: present.Exists, text: settings,
 		candidate: slices.Concat(settings, []byte("\n"), main),
 	}
 	p.Steps = append(p.Steps, Step{Name: "write sshd drop-in", Path: name, Before: present.Content, After: settings})

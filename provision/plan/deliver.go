@@ -67,7 +67,7 @@ func (p *Plan) Deliver(run Run, certs []*ssh.Certificate) (*Delivery, error) {
 	d.commit = templates.Commit{
 		Run: run.ID, Nonce: run.Nonce, Dir: p.dir,
 		SSHD: p.facts.SSHD, ConfigFile: p.facts.ConfigFile, Spec: spec(p.facts.Peer, p.login),
-		HoldSeconds: int((run.RollbackAfter + hold) / time.Second),
+		HoldMinutes: int((run.RollbackAfter + hold + time.Minute - 1) / time.Minute),
 		Reloads:     p.reloads, Reload: reload,
 	}
 	for i, cert := range certs {
@@ -108,7 +108,7 @@ func (d *Delivery) putConfig() {
 	d.stage(stagedExpected, d.plan.expected())
 	d.commit.Candidate = true
 	folder := path.Dir(c.path)
-	_, there := d.plan.facts.Files[folder]
+	there := d.plan.facts.Files[folder].Exists
 	d.commit.Config = &templates.ConfigFile{
 		Path: c.path, Folder: folder, Exists: c.exists,
 		// Of other folders nobody has told whether they exist.
@@ -120,14 +120,14 @@ func (d *Delivery) putConfig() {
 // was records how a file that is about to change looked when the plan was
 // made, and reports whether it existed.
 func (d *Delivery) was(target string) bool {
-	file, ok := d.plan.facts.Files[target]
-	if ok && file.Read && !file.Truncated {
+	file := d.plan.facts.Files[target]
+	if file.Read && !file.Truncated {
 		d.commit.Previous = append(d.commit.Previous, digest(target, file.Content))
 	}
-	if !ok {
+	if !file.Exists {
 		d.commit.Created = append(d.commit.Created, target)
 	}
-	return ok
+	return file.Exists
 }
 
 func (d *Delivery) created() []string {
@@ -163,9 +163,9 @@ func (d *Delivery) Commit(stage string) (string, error) {
 // Confirm is the script that makes the change stay.
 func (d *Delivery) Confirm() (string, error) {
 	c := templates.Confirm{Run: d.run.ID, Nonce: d.run.Nonce, Dir: d.plan.dir}
-	c.Keep = len(d.commit.Replaced) > 0
+	c.Keep = d.commit.Keeps()
 	if d.commit.Config != nil && d.commit.Config.Exists {
-		c.Keep, c.ConfigName = true, path.Base(d.commit.Config.Path)
+		c.ConfigName = path.Base(d.commit.Config.Path)
 	}
 	return c.Render()
 }

@@ -133,7 +133,11 @@ func New(f *facts.Facts, w Wanted) (*Plan, error) {
 		Names: w.Names, TTL: w.TTL,
 		dir: path.Join(f.Dir, Folder), facts: f, login: w.Login, reload: w.Reload,
 	}
-	source := sshdconfig.Source{Main: f.ConfigFile, Files: contents(f), Followed: f.Followed}
+	texts, err := f.Texts()
+	if err != nil {
+		return nil, refuse(CannotKeep, "%v", err)
+	}
+	source := sshdconfig.Source{Main: f.ConfigFile, Files: texts, Followed: f.Followed}
 	resolved, err := sshdconfig.Resolve(source)
 	if err != nil {
 		return nil, refuse(BrokenConfig, "reading the sshd configuration: %v", err)
@@ -171,10 +175,10 @@ func able(f *facts.Facts, w Wanted) error {
 	if err := Able(w.Identification); err != nil {
 		return err
 	}
-	switch main, ok := f.Files[f.ConfigFile]; {
+	switch main := f.Files[f.ConfigFile]; {
 	case f.SSHD == "":
 		return refuse(NoSSHD, "no sshd program was found on the host")
-	case !ok:
+	case !main.Exists:
 		return refuse(BrokenConfig, "there is no %s", f.ConfigFile)
 	case main.Truncated:
 		return refuse(CannotKeep, "%s is longer than %d KiB", f.ConfigFile, facts.MaxContent>>10)
@@ -190,16 +194,6 @@ func able(f *facts.Facts, w Wanted) error {
 	return nil
 }
 
-func contents(f *facts.Facts) map[string][]byte {
-	out := map[string][]byte{}
-	for name, file := range f.Files {
-		if file.Read && !file.Truncated {
-			out[name] = file.Content
-		}
-	}
-	return out
-}
-
 func (p *Plan) note(format string, args ...any) {
 	p.Notes = append(p.Notes, fmt.Sprintf(format, args...))
 }
@@ -207,8 +201,8 @@ func (p *Plan) note(format string, args ...any) {
 // stale tells whether one of our files has to be written: it isn't there, says
 // something else, or others could change it.
 func (p *Plan) stale(name string, want []byte) bool {
-	file, ok := p.facts.Files[name]
-	return !ok || !file.Read || file.Truncated || string(file.Content) != string(want) || p.unsafe(name)
+	file := p.facts.Files[name]
+	return !file.Exists || !file.Read || file.Truncated || string(file.Content) != string(want) || p.unsafe(name)
 }
 
 func (p *Plan) unsafe(name string) bool {
@@ -221,9 +215,9 @@ func (p *Plan) planUserCAs(w Wanted, resolved *sshdconfig.Config) error {
 	ours := path.Join(p.dir, UserCAName)
 	var present []ssh.PublicKey
 	from := f.Effective.First("trustedusercakeys")
-	switch file, ok := f.Files[from]; {
+	switch file := f.Files[from]; {
 	case from == "":
-	case !ok:
+	case !file.Exists:
 		p.note("TrustedUserCAKeys %s does not exist: no user CA was trusted", from)
 	case !file.Read:
 		return refuse(CannotKeep, "TrustedUserCAKeys %s can't be read, so its keys can't be kept", from)
@@ -282,7 +276,7 @@ func (p *Plan) planCertificate(w Wanted, hk facts.HostKey, name string) {
 	file := path.Join(p.dir, name)
 	p.hostCAs = append(p.hostCAs, file)
 	var cert *ssh.Certificate
-	if present, ok := p.facts.Files[file]; ok && present.Read {
+	if present := p.facts.Files[file]; present.Read {
 		if key, _, _, _, err := ssh.ParseAuthorizedKey(present.Content); err == nil {
 			cert, _ = key.(*ssh.Certificate)
 		}

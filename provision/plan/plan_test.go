@@ -84,7 +84,10 @@ func newHost(t testing.TB) *host {
 }
 
 func (h *host) put(name, text string) {
-	h.facts.Files[name] = facts.File{Content: []byte(text), Read: true, Size: int64(len(text)), Mode: 0o644, Regular: true}
+	h.facts.Files[name] = facts.File{Content: []byte(text), Read: true, Size: int64(len(text)), Mode: 0o644, Regular: true, Exists: true}
+	if path.Dir(name) == "/etc/ssh/sshd_config.d" && !slices.Contains(h.facts.Included, name) {
+		h.facts.Included = append(h.facts.Included, name)
+	}
 }
 
 func (h *host) plan(t testing.TB) *Plan {
@@ -241,7 +244,7 @@ func TestRefusals(t *testing.T) {
 		}, OtherCA},
 		{"unreadable trusted keys", func(_ *testing.T, h *host) {
 			h.facts.Effective["trustedusercakeys"] = []string{"/etc/ssh/old_ca.pub"}
-			h.facts.Files["/etc/ssh/old_ca.pub"] = facts.File{Regular: true}
+			h.facts.Files["/etc/ssh/old_ca.pub"] = facts.File{Regular: true, Exists: true}
 		}, CannotKeep},
 		{"main file is a link, and there is no drop-in", func(_ *testing.T, h *host) {
 			h.put("/etc/ssh/sshd_config", "UsePAM yes\n")
