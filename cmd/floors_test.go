@@ -30,9 +30,9 @@ var floors = map[string]int{
 	"inventory/sshconfig": 1,
 	"ca":                  1,
 	"ca/trust":            1,
-	"provision/plan":      1,
 
 	"ca/ledger":        2,
+	"provision/plan":   2,
 	"provision/remote": 2,
 
 	"provision": 3,
