@@ -52,6 +52,7 @@ type login struct {
 	ctx      func() context.Context // of the attempt
 	patience *patience
 	t        *target
+	wire     *wire
 
 	keys       []*signer
 	keysLoaded bool
@@ -68,6 +69,9 @@ func (l *login) next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
 	l.started, l.allowed = true, c.AllowedMethods
 	if err := l.ctx().Err(); err != nil {
 		return nil, context.Cause(l.ctx())
+	}
+	if err := l.wire.failed.Load(); err != nil {
+		return nil, *err // x/crypto would take it for a refusal
 	}
 	s := &l.t.settings
 	if slices.Contains(c.AllowedMethods, "publickey") && !s.NoPublicKey {

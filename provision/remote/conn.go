@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -129,18 +130,43 @@ func (c *Conn) abandon(ch *channel) {
 	}
 }
 
-// request sends a channel request and what belongs to it without waiting for
-// the answer in between; the answer goes to the channel returned.
-func (c *Conn) request(ch *channel, name, payload string) (<-chan error, error) {
-	answered := make(chan error, 1)
+// request sends a channel request without waiting for the answer, so that what
+// belongs to it can follow at once.
+func (c *Conn) request(ch *channel, name, payload string) (*answered, error) {
+	a := &answered{refused: make(chan error, 1), granted: make(chan struct{})}
 	err := c.start(func() {
 		ok, err := ch.SendRequest(name, true, ssh.Marshal(struct{ Value string }{payload}))
-		if err == nil && !ok {
-			err = errRefused
+		switch {
+		case err == nil && ok:
+			close(a.granted)
+		case err == nil:
+			a.refused <- errRefused
 		}
-		answered <- err
+		// Otherwise the channel is closed; its end tells more.
 	})
-	return answered, err
+	return a, err
+}
+
+// answered is the answer to a request: one of the two, or neither if the
+// channel was closed.
+type answered struct {
+	refused chan error
+	granted chan struct{}
+}
+
+// mayFollow returns when what belongs to a request may be sent: at once to
+// OpenSSH, which keeps it until the request is granted. Dropbear throws away
+// what comes before, and then ends the session.
+func (c *Conn) mayFollow(a *answered, stop <-chan struct{}) bool {
+	if strings.Contains(c.ServerVersion(), "OpenSSH") {
+		return true
+	}
+	select {
+	case <-a.granted:
+		return true
+	case <-stop:
+		return false
+	}
 }
 
 var errRefused = errors.New("the server refuses the request")
@@ -185,23 +211,37 @@ type run struct {
 	stdout, stderr *output
 }
 
-// text is what the shell reads. The group is run only when it is complete, so a
-// connection that breaks halfway runs nothing; and with its stdin taken away no
-// command in it can eat the rest.
+// text is what goes to stdin: the word by which begin knows that nothing before
+// the script was eaten, then the script as a group. The group is run only when
+// it is complete, so a connection that breaks halfway runs nothing; and with its
+// stdin taken away no command in it can eat the rest.
 func (r *run) text(script string) string {
-	begin := ""
-	if r.sudo == nil {
-		begin = fmt.Sprintf("echo %s; echo %s >&2; FLEETCA_PEER=$SSH_CONNECTION; LC_ALL=C; export FLEETCA_PEER LC_ALL\n", r.ready, r.ready)
-	}
-	return begin + "{\n" + script + "\n} </dev/null\nexit\n"
+	return r.ready + "\n{\n" + script + "\n} </dev/null\nexit\n"
 }
 
-// command is what the login's shell is given, whatever shell that is.
+// command is the line for the login's shell, whatever shell that is: it has no
+// newline, backslash or exclamation mark, and nothing between its single quotes
+// that any of sh, bash, busybox, ksh, zsh, fish and csh would change.
 func (r *run) command() string {
 	if r.sudo == nil {
-		return "/bin/sh -s"
+		return "/bin/sh -c '" + begin(r.ready, "$SSH_CONNECTION", false) + "'"
 	}
 	return r.sudo.command(r.ready)
+}
+
+// begin is the program that starts the shell. Start-up files of the login may
+// write and read what they like before it: the ready word on stdout and stderr
+// tells where the script's own output begins, and the one on stdin that they
+// left all of the script. If early, it says that it is ready before it reads.
+func begin(ready, peer string, early bool) string {
+	say := "echo " + ready + "; echo " + ready + " >&2; "
+	check := `IFS= read -r x; [ "$x" = ` + ready + ` ] || exit 125; `
+	if early {
+		check = say + check
+	} else {
+		check += say
+	}
+	return check + "FLEETCA_PEER=" + peer + "; LC_ALL=C; export FLEETCA_PEER LC_ALL; unset x; exec /bin/sh -s"
 }
 
 func (r *run) do(ctx context.Context, script string) (Result, error) {
@@ -219,17 +259,19 @@ func (r *run) do(ctx context.Context, script string) (Result, error) {
 	readers.Go(func() { ended <- waitForEnd(ch) })
 	readers.Go(func() { r.stdout.fill(ch) })
 	readers.Go(func() { r.stderr.fill(ch.Stderr()) })
-	answered, err := c.request(ch, "exec", r.command())
+	answer, err := c.request(ch, "exec", r.command())
 	if err != nil {
 		c.abandon(ch)
 		readers.Wait()
 		return Result{}, fail(err)
 	}
-	// exec, the script and the server's answer to exec cross on the wire.
 	var writer sync.WaitGroup
 	stop := make(chan struct{})
 	denied := make(chan error, 1)
 	writer.Go(func() {
+		if !c.mayFollow(answer, stop) {
+			return
+		}
 		if r.sudo != nil {
 			if err := r.sudo.begin(r, ch, stop); err != nil {
 				denied <- err
@@ -240,7 +282,7 @@ func (r *run) do(ctx context.Context, script string) (Result, error) {
 			_ = ch.CloseWrite()
 		}
 	})
-	err = r.wait(ctx, ch, answered, denied)
+	err = r.wait(ctx, ch, answer.refused, denied)
 	if err != nil {
 		c.abandon(ch)
 	}
@@ -253,25 +295,20 @@ func (r *run) do(ctx context.Context, script string) (Result, error) {
 
 // wait returns when the server has closed the channel, or with the reason to
 // close it ourselves.
-func (r *run) wait(ctx context.Context, ch *channel, answered <-chan error, denied <-chan error) error {
-	for {
-		select {
-		case <-ch.ended:
-			return nil
-		case err := <-answered:
-			if errors.Is(err, errRefused) {
-				return fmt.Errorf("running a command: %w", err)
-			}
-			answered = nil
-		case err := <-denied:
-			return err
-		case <-r.stdout.full:
-			return fmt.Errorf("stdout: %w (%d bytes)", ErrTooMuchOutput, r.stdout.limit)
-		case <-r.stderr.full:
-			return fmt.Errorf("stderr: %w (%d bytes)", ErrTooMuchOutput, r.stderr.limit)
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+func (r *run) wait(ctx context.Context, ch *channel, refused, denied <-chan error) error {
+	select {
+	case <-ch.ended:
+		return nil
+	case err := <-refused:
+		return fmt.Errorf("running a command: %w", err)
+	case err := <-denied:
+		return err
+	case <-r.stdout.full:
+		return fmt.Errorf("stdout: %w (%d bytes)", ErrTooMuchOutput, r.stdout.limit)
+	case <-r.stderr.full:
+		return fmt.Errorf("stderr: %w (%d bytes)", ErrTooMuchOutput, r.stderr.limit)
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

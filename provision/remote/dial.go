@@ -31,25 +31,14 @@ const (
 	clientVersion = "SSH-2.0-fleetca"
 )
 
-// connect makes the connection, with retries. depth counts the jump hosts that
-// are being resolved.
-func (d *Dialer) connect(ctx context.Context, t *target, opts Options, depth int) (*link, error) {
+// connect makes the connection, with retries; through via, if it isn't nil.
+func (d *Dialer) connect(ctx context.Context, t *target, opts Options, via *ssh.Client) (*link, error) {
 	ctx, patience, release := withPatience(ctx, d.cfg.Timeout)
 	defer release()
 	unreachable := &UnreachableError{Host: t.host, Address: address(&t.settings)}
 	check, err := d.check(ctx, t, opts)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", t.host, err)
-	}
-	var via *ssh.Client
-	if len(t.settings.ProxyJump) > 0 {
-		// The jump host has a patience of its own.
-		resume := patience.pause()
-		via, err = d.hop(ctx, t.settings.ProxyJump, depth)
-		resume()
-		if err != nil {
-			return nil, &JumpError{Host: t.host, Hop: t.settings.ProxyJump[len(t.settings.ProxyJump)-1].String(), Err: err}
-		}
 	}
 	algorithms := check.algorithms()
 	pause, began := firstPause, time.Now()
@@ -161,7 +150,7 @@ func (a *attempt) reach(ctx context.Context) (net.Conn, error) {
 
 func (a *attempt) config(ctx context.Context) (*ssh.ClientConfig, error) {
 	s := &a.t.settings
-	a.login = &login{d: a.d, ctx: func() context.Context { return ctx }, patience: a.patience, t: a.t}
+	a.login = &login{d: a.d, ctx: func() context.Context { return ctx }, patience: a.patience, t: a.t, wire: a.wire}
 	config := &ssh.ClientConfig{
 		User:            s.User,
 		AuthCallback:    a.login.next,
@@ -261,7 +250,7 @@ func (a *attempt) describe(err error, unreachable *UnreachableError) error {
 		}
 		return &HostKeyError{Host: a.t.host, Name: a.check.name(), Reason: reason, Err: err}
 	}
-	if greeted && a.login != nil && a.login.started && !errors.Is(err, errTimeout) {
+	if greeted && a.login != nil && a.login.started && !errors.Is(err, errTimeout) && !errors.Is(err, errTooTalkative) {
 		return a.login.failure(err) // such as "Too many authentication failures"
 	}
 	unreachable.Err = err
@@ -280,6 +269,7 @@ type wire struct {
 	net.Conn
 	greeted atomic.Bool // the server's version has begun to come in
 	done    atomic.Bool // no bounds any more
+	failed  atomic.Pointer[error]
 
 	// Only the goroutine that reads uses these, until it has ended.
 	head  []byte
@@ -287,6 +277,14 @@ type wire struct {
 }
 
 func (w *wire) Read(b []byte) (int, error) {
+	n, err := w.read(b)
+	if err != nil {
+		w.failed.CompareAndSwap(nil, &err)
+	}
+	return n, err
+}
+
+func (w *wire) read(b []byte) (int, error) {
 	n, err := w.Conn.Read(b)
 	if w.done.Load() {
 		return n, err

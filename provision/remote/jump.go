@@ -10,9 +10,9 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// hop is the connection to one jump host, shared by all hosts behind it. It is
-// made when it is first needed and once more if it was lost. A jump host that
-// was never reached isn't tried again, since every host behind it would.
+// hop is the connection to one jump host on one way, shared by all hosts behind
+// it. It is made when it is first needed and again if it was lost. A jump host
+// that was never reached isn't tried again, since every host behind it would.
 type hop struct {
 	turn   chan struct{} // holds whoever is connecting or looking
 	client *ssh.Client
@@ -20,16 +20,63 @@ type hop struct {
 	err    error
 }
 
-// hop returns the connection to the last of the hops, through those before it.
-func (d *Dialer) hop(ctx context.Context, hops []sshconfig.Hop, depth int) (*ssh.Client, error) {
-	if depth >= maxHops {
-		return nil, fmt.Errorf("more than %d jump hosts, or jump hosts that lead through each other", maxHops)
+// via returns the connection to the last of the hops, nil if there is none. The
+// error is a *JumpError.
+func (d *Dialer) via(ctx context.Context, host string, hops []sshconfig.Hop) (*ssh.Client, error) {
+	if len(hops) == 0 {
+		return nil, nil
 	}
-	var words []string
-	for _, h := range hops {
-		words = append(words, h.String())
+	fail := func(hop string, err error) error { return &JumpError{Host: host, Hop: hop, Err: err} }
+	// The way is known before the first step, so one that leads in circles
+	// connects to nothing and waits for nobody.
+	way, err := d.way(hops, 0)
+	if err != nil {
+		return nil, fail(hops[len(hops)-1].String(), err)
 	}
-	key := strings.Join(words, ",")
+	var client *ssh.Client
+	var key strings.Builder
+	for _, t := range way {
+		fmt.Fprintf(&key, "%s %s@%s\n", t.host, t.settings.User, address(&t.settings))
+		if client, err = d.hop(ctx, key.String(), t, client); err != nil {
+			return nil, fail(t.host, err)
+		}
+	}
+	return client, nil
+}
+
+// way resolves the jump hosts that lead through the hops. As with ssh -J, a
+// jump host's own ProxyJump counts only for the first.
+func (d *Dialer) way(hops []sshconfig.Hop, depth int) ([]*target, error) {
+	var way []*target
+	for i, h := range hops {
+		settings, err := d.cfg.SSHConfig.Lookup(h.Host, sshconfig.Override{User: h.User, Port: h.Port, Hops: hops[:i]})
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 && len(settings.ProxyJump) > 0 {
+			if depth >= maxHops {
+				return nil, fmt.Errorf("jump hosts lead through each other, or are more than %d", maxHops)
+			}
+			if way, err = d.way(settings.ProxyJump, depth+1); err != nil {
+				return nil, err
+			}
+		}
+		t := &target{host: h.Host, names: []string{h.Host}, settings: settings}
+		if settings.HostKeyAlias != "" {
+			t.names = append(t.names, settings.HostKeyAlias)
+		} else if settings.HostName != h.Host {
+			t.names = append(t.names, settings.HostName)
+		}
+		way = append(way, t)
+	}
+	if len(way) > maxHops {
+		return nil, fmt.Errorf("more than %d jump hosts", maxHops)
+	}
+	return way, nil
+}
+
+// hop returns the connection to one jump host, through the one before it.
+func (d *Dialer) hop(ctx context.Context, key string, t *target, before *ssh.Client) (*ssh.Client, error) {
 	d.mu.Lock()
 	h := d.hops[key]
 	if h == nil {
@@ -53,44 +100,23 @@ func (d *Dialer) hop(ctx context.Context, hops []sshconfig.Hop, depth int) (*ssh
 			return h.client, nil
 		}
 	}
-	err := h.connect(ctx, d, hops, depth)
-	if err != nil && ctx.Err() == nil {
+	l, err := d.connect(ctx, t, Options{}, before)
+	if err == nil {
+		h.lost = make(chan struct{})
+		lost := h.lost
+		if !d.own(l.client) || !d.start(func() {
+			_ = l.client.Wait()
+			close(lost)
+		}) {
+			return nil, ErrClosed
+		}
+		h.client = l.client
+		return h.client, nil
+	}
+	if ctx.Err() == nil {
 		h.err = err
 	}
-	return h.client, err
-}
-
-func (h *hop) connect(ctx context.Context, d *Dialer, hops []sshconfig.Hop, depth int) error {
-	last := hops[len(hops)-1]
-	// As with ssh -J: a jump host's own ProxyJump counts only for the first.
-	settings, err := d.cfg.SSHConfig.Lookup(last.Host, sshconfig.Override{
-		User: last.User, Port: last.Port, Hops: hops[:len(hops)-1],
-	})
-	if err != nil {
-		return err
-	}
-	t := &target{host: last.Host, names: []string{last.Host}, settings: settings}
-	if settings.HostKeyAlias != "" {
-		t.names = append(t.names, settings.HostKeyAlias)
-	} else if settings.HostName != last.Host {
-		t.names = append(t.names, settings.HostName)
-	}
-	l, err := d.connect(ctx, t, Options{}, depth+1)
-	if err != nil {
-		return err
-	}
-	if !d.own(l.client) {
-		return ErrClosed
-	}
-	lost := make(chan struct{})
-	if !d.start(func() {
-		_ = l.client.Wait()
-		close(lost)
-	}) {
-		return ErrClosed
-	}
-	h.client, h.lost = l.client, lost
-	return nil
+	return nil, err
 }
 
 // through opens a channel to an address behind a jump host. A channel that is

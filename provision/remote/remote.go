@@ -262,7 +262,12 @@ func (d *Dialer) Dial(ctx context.Context, h *inventory.Host, opts Options) (*Co
 	if opts.HostCertificateOnly && len(d.cfg.HostCAs) == 0 {
 		return nil, fmt.Errorf("connecting to %s: a host certificate is wanted and no host CA configured", h.Name)
 	}
-	l, err := d.connect(ctx, t, opts, 0)
+	// Each jump host has a Timeout of its own.
+	via, err := d.via(ctx, t.host, t.settings.ProxyJump)
+	if err != nil {
+		return nil, err
+	}
+	l, err := d.connect(ctx, t, opts, via)
 	if err != nil {
 		return nil, err
 	}

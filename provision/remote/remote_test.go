@@ -253,7 +253,7 @@ func TestRunSignal(t *testing.T) {
 // TestTruncatedScript holds that a script cut off on the way isn't begun.
 func TestTruncatedScript(t *testing.T) {
 	r := &run{ready: "ready"}
-	whole := r.text("echo one\necho two >" + filepath.Join(t.TempDir(), "x"))
+	_, whole, _ := strings.Cut(r.text("echo one\necho two >"+filepath.Join(t.TempDir(), "x")), "\n")
 	end := strings.Index(whole, "} </dev/null")
 	for _, shell := range []string{"dash", "bash", "busybox"} {
 		for _, cut := range []int{end - 20, end - 1, end} {

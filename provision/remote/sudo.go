@@ -61,9 +61,7 @@ func (c *Conn) sudo(ctx context.Context) (*sudo, error) {
 	return s, nil
 }
 
-// command is the line for the login's shell. It has no newline, backslash or
-// exclamation mark, and nothing between its single quotes that any of sh, bash,
-// busybox, ksh, zsh, fish and csh would change; only sh sees the inside.
+// command is the line for the login's shell; see run.command.
 func (s *sudo) command(ready string) string {
 	how := "-n"
 	if s.password != nil {
@@ -71,8 +69,7 @@ func (s *sudo) command(ready string) string {
 	}
 	outer := `LC_ALL=C; PATH=$PATH:/usr/local/bin:/usr/bin; export LC_ALL PATH; ` +
 		`exec sudo ` + how + ` -H -u ` + s.user + ` -- /bin/sh -c "$1" sh "$SSH_CONNECTION"`
-	inner := `echo ` + ready + `; echo ` + ready + ` >&2; ` +
-		`FLEETCA_PEER=$1; LC_ALL=C; export FLEETCA_PEER LC_ALL; exec /bin/sh -s`
+	inner := begin(ready, "$1", s.password != nil)
 	return `/bin/sh -c '` + outer + `' sh '` + inner + `'`
 }
 

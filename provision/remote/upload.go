@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync/atomic"
 
 	"github.com/pkg/sftp"
 	"golang.org/x/sync/errgroup"
@@ -61,34 +62,37 @@ func (c *Conn) openSFTP(ctx context.Context, s *sftpSession) (*sftp.Client, erro
 	if err := c.start(func() { _, _ = io.Copy(io.Discard, ch.Stderr()) }); err != nil {
 		return nil, err
 	}
-	answered, err := c.request(ch, "subsystem", "sftp")
+	answer, err := c.request(ch, "subsystem", "sftp")
 	if err != nil {
 		return nil, err
 	}
-	// The server's answer to the request is looked at beside its SFTP greeting:
-	// a refused one leaves the channel open, and nobody would ever greet.
-	refused := make(chan bool, 1)
+	// A refused request leaves the channel open, and nobody would ever greet.
+	var refused atomic.Bool
 	err = c.start(func() {
-		err := <-answered
-		refused <- errors.Is(err, errRefused)
-		if errors.Is(err, errRefused) {
+		select {
+		case <-answer.refused:
+			refused.Store(true)
 			c.abandon(ch)
+		case <-ch.ended:
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
 	defer c.guard(ctx, ch)()
+	if !c.mayFollow(answer, ch.ended) {
+		return nil, ErrNoSFTP
+	}
 	client, err := sftp.NewClientPipe(ch, ch, sftp.UseConcurrentWrites(true))
 	if err != nil {
 		c.abandon(ch)
 		switch {
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
-		case <-refused:
+		case refused.Load():
 			return nil, ErrNoSFTP
 		}
-		// Dropbear and others accept, and then have no program to run.
+		// Dropbear and others grant it, and then have no program to run.
 		return nil, fmt.Errorf("%w: %w", ErrNoSFTP, err)
 	}
 	s.client = client

@@ -1,0 +1,473 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fleetca/fleetca/testenv"
+	"github.com/fleetca/fleetca/testenv/fleettest"
+	"golang.org/x/crypto/ssh"
+)
+
+func publicKey(t testing.TB, path string) ssh.PublicKey {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, _, _, _, err := ssh.ParseAuthorizedKey(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func authorized(key ssh.PublicKey) string {
+	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
+}
+
+// certifiedHost is a host whose ed25519 key has a certificate for the names.
+func certifiedHost(t testing.TB, ca, names string, options ...string) (*testenv.Fleet, *testenv.Host) {
+	t.Helper()
+	key := keygen(t, "ed25519", "")
+	args := append([]string{"-q", "-s", ca, "-I", "host", "-h", "-n", names}, options...)
+	command(t, "ssh-keygen", append(args, key+".pub")...)
+	f := fleettest.Start(t, testenv.Config{Host: testenv.HostConfig{
+		Top: "HostKey " + key + "\nHostCertificate " + key + "-cert.pub\n",
+	}})
+	return f, f.Hosts()[0]
+}
+
+// TestKnownHostsAgainstSSH holds that we accept and refuse what the real ssh
+// does with StrictHostKeyChecking=yes.
+func TestKnownHostsAgainstSSH(t *testing.T) {
+	ca, otherCA := keygen(t, "ed25519", ""), keygen(t, "ed25519", "")
+	plainFleet := fleettest.Start(t, testenv.Config{})
+	certFleet, certHost := certifiedHost(t, ca, "127.0.0.1,alias,localhost")
+	_, badHost := certifiedHost(t, ca, "elsewhere")
+	_, expiredHost := certifiedHost(t, ca, "127.0.0.1", "-V", "20200101:20210101")
+	plainHost := plainFleet.Hosts()[0]
+	_, port, err := net.SplitHostPort(plainHost.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, certPort, _ := net.SplitHostPort(certHost.Addr())
+	_, badPort, _ := net.SplitHostPort(badHost.Addr())
+	keys := map[string]string{}
+	for _, k := range plainHost.PublicKeys() {
+		keys[k.Type()] = authorized(k)
+	}
+	ed, ec, rsa := keys[ssh.KeyAlgoED25519], keys[ssh.KeyAlgoECDSA256], keys[ssh.KeyAlgoRSA]
+	wrong := authorized(publicKey(t, keygen(t, "ed25519", "")+".pub"))
+	wrongRSA := authorized(publicKey(t, keygen(t, "rsa", "")+".pub"))
+	caKey, otherKey := authorized(publicKey(t, ca+".pub")), authorized(publicKey(t, otherCA+".pub"))
+	var certPlain string
+	for _, l := range strings.Split(command(t, "ssh-keyscan", "-t", "ed25519", "-p", certPort, "127.0.0.1"), "\n") {
+		if _, key, ok := strings.Cut(l, " "); ok && !strings.HasPrefix(l, "#") {
+			certPlain = key
+		}
+	}
+	name, certName, badName := "[127.0.0.1]:"+port, "[127.0.0.1]:"+certPort, "[127.0.0.1]:"+badPort
+	hash := func(line string) string {
+		path := writeTemp(t, "known_hosts", line+"\n")
+		command(t, "ssh-keygen", "-q", "-H", "-f", path)
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(data))
+	}
+	rows := []struct {
+		name, known string
+		host        *testenv.Host
+		config      string
+	}{
+		{"nothing", "", plainHost, ""},
+		{"plain", name + " " + ed, plainHost, ""},
+		{"only rsa known", name + " " + rsa, plainHost, ""},
+		{"only ecdsa known", name + " " + ec, plainHost, ""},
+		{"all known", name + " " + rsa + "\n" + name + " " + ec + "\n" + name + " " + ed, plainHost, ""},
+		{"changed", name + " " + wrong, plainHost, ""},
+		{"changed, rsa", name + " " + wrongRSA, plainHost, ""},
+		{"changed and right", name + " " + wrong + "\n" + name + " " + ed, plainHost, ""},
+		{"right rsa, wrong ed25519", name + " " + rsa + "\n" + name + " " + wrong, plainHost, ""},
+		{"other host", "[127.0.0.2]:" + port + " " + ed, plainHost, ""},
+		{"other port", "[127.0.0.1]:1 " + ed, plainHost, ""},
+		{"without port", "127.0.0.1 " + ed, plainHost, ""},
+		{"without port, wrong", "127.0.0.1 " + wrong, plainHost, ""},
+		{"without port right, with port wrong", "127.0.0.1 " + ed + "\n" + name + " " + wrong, plainHost, ""},
+		{"without port wrong, with port right", "127.0.0.1 " + wrong + "\n" + name + " " + ed, plainHost, ""},
+		{"hashed", hash(name + " " + ed), plainHost, ""},
+		{"hashed without port", hash("127.0.0.1 " + ed), plainHost, ""},
+		{"hashed, changed", hash(name + " " + wrong), plainHost, ""},
+		{"hashed, other", hash("other " + ed), plainHost, ""},
+		{"list", "a,b," + name + ",c " + ed, plainHost, ""},
+		{"wildcard", "[127.0.0.?]:* " + ed, plainHost, ""},
+		{"star", "* " + ed, plainHost, ""},
+		{"negated", "*,!" + name + " " + ed, plainHost, ""},
+		{"negated other", "*,!a " + ed, plainHost, ""},
+		{"comment", "# " + name + " " + ed, plainHost, ""},
+		{"bad line before", name + " ssh-ed25519 AAAA\nrubbish\n" + name + " " + ed, plainHost, ""},
+		{"unknown key type before", name + " ssh-future AAAAC3NzaC1lZDI1NTE5AAAAIE\n" + name + " " + ed, plainHost, ""},
+		{"unknown marker", "@trusted " + name + " " + ed, plainHost, ""},
+		{"tabs and crlf", "  " + name + "\t" + strings.ReplaceAll(ed, " ", "\t") + "\r", plainHost, ""},
+		{"revoked", "@revoked " + name + " " + ed, plainHost, ""},
+		{"revoked and known", name + " " + ed + "\n@revoked * " + ed, plainHost, ""},
+		{"revoked other host", name + " " + ed + "\n@revoked other " + ed, plainHost, ""},
+		{"revoked other key", name + " " + ed + "\n@revoked * " + wrong, plainHost, ""},
+		{"revoked rsa, known ed25519", name + " " + ed + "\n@revoked * " + rsa, plainHost, ""},
+		{"authority is not a key", "@cert-authority " + name + " " + ed, plainHost, ""},
+		{"authority for a plain host", "@cert-authority " + name + " " + caKey, plainHost, ""},
+		{"alias", "alias " + ed, plainHost, "HostKeyAlias alias"},
+		{"alias in capitals", "alias " + ed, plainHost, "HostKeyAlias ALIAS"},
+		{"alias has no port", "[alias]:" + port + " " + ed, plainHost, "HostKeyAlias alias"},
+		{"alias hashed", hash("alias " + ed), plainHost, "HostKeyAlias alias"},
+		{"name instead of alias", name + " " + ed, plainHost, "HostKeyAlias alias"},
+		{"capitals in the file", "ALIAS " + ed, plainHost, "HostKeyAlias alias"},
+
+		{"authority", "@cert-authority " + certName + " " + caKey, certHost, ""},
+		{"authority without port", "@cert-authority 127.0.0.1 " + caKey, certHost, ""},
+		{"authority star", "@cert-authority * " + caKey, certHost, ""},
+		{"authority hashed", "@cert-authority " + hash(certName+" "+caKey), certHost, ""},
+		{"other authority", "@cert-authority * " + otherKey, certHost, ""},
+		{"two authorities", "@cert-authority * " + otherKey + "\n@cert-authority * " + caKey, certHost, ""},
+		{"authority for others", "@cert-authority other " + caKey, certHost, ""},
+		{"authority and wrong plain", "@cert-authority * " + caKey + "\n" + certName + " " + wrong, certHost, ""},
+		{"authority by alias", "@cert-authority alias " + caKey, certHost, "HostKeyAlias alias"},
+		{"authority by alias not in it", "@cert-authority * " + caKey, certHost, "HostKeyAlias stranger"},
+		{"plain key of a certified host", certName + " " + certPlain, certHost, ""},
+		{"other authority and the plain key", "@cert-authority * " + otherKey + "\n" + certName + " " + certPlain, certHost, ""},
+		{"authority without marker", certName + " " + caKey, certHost, ""},
+		{"authority revoked", "@cert-authority * " + caKey + "\n@revoked * " + caKey, certHost, ""},
+		{"certified key revoked", "@cert-authority * " + caKey + "\n@revoked * " + certPlain, certHost, ""},
+		{"certificate for another name", "@cert-authority * " + caKey, badHost, ""},
+		{"expired certificate", "@cert-authority * " + caKey, expiredHost, ""},
+		{"certificate for another name, other port", "@cert-authority " + badName + " " + caKey, badHost, ""},
+	}
+	accepted := 0
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			known := writeTemp(t, "known_hosts", row.known+"\n")
+			address, port, _ := net.SplitHostPort(row.host.Addr())
+			key := plainFleet.ClientKey()
+			if row.host == certHost {
+				key = certFleet.ClientKey()
+			}
+			args := []string{
+				"-F", "none", "-v", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile=" + known,
+				"-o", "GlobalKnownHostsFile=none", "-o", "IdentitiesOnly=yes", "-i", key, "-o", "KexAlgorithms=curve25519-sha256",
+				"-o", "PreferredAuthentications=none", "-l", row.host.Login(), "-p", port,
+			}
+			if k, v, ok := strings.Cut(row.config, " "); ok {
+				args = append(args, "-o", k+"="+v)
+			}
+			// ssh says that it came to authentication only after it took the key.
+			out, _ := exec.Command("ssh", append(args, address, "true")...).CombinedOutput()
+			want := strings.Contains(string(out), "SSH2_MSG_SERVICE_ACCEPT received")
+			if !want && !strings.Contains(string(out), "Host key verification failed") {
+				t.Fatalf("ssh neither accepts nor refuses the host key: %s", out)
+			}
+			d := newDialer(t, Config{}, "StrictHostKeyChecking yes\nIdentityFile none\nIdentityAgent none\nUserKnownHostsFile "+known+"\n"+row.config)
+			_, err := d.Dial(t.Context(), of(t, row.host, nil), Options{})
+			var auth *AuthError
+			var key2 *HostKeyError
+			got := errors.As(err, &auth) // no key is offered, so that is how far it comes
+			if !got && !errors.As(err, &key2) {
+				t.Fatalf("neither accepted nor refused: %v", err)
+			}
+			if got != want {
+				t.Errorf("accepted: %v, ssh: %v (%v)\n%s", got, want, err, out)
+			}
+			if got {
+				accepted++
+			}
+		})
+	}
+	if accepted < 20 || accepted > len(rows)-20 {
+		t.Errorf("%d of %d accepted: the table shows one side only", accepted, len(rows))
+	}
+}
+
+// TestHostKeyPolicy holds what goes beyond OpenSSH.
+func TestHostKeyPolicy(t *testing.T) {
+	ca, otherCA := keygen(t, "ed25519", ""), keygen(t, "ed25519", "")
+	caKey, otherKey := publicKey(t, ca+".pub"), publicKey(t, otherCA+".pub")
+	fleet, host := certifiedHost(t, ca, "host1,other")
+	plain := fleettest.Start(t, testenv.Config{})
+	shown := map[string]ssh.PublicKey{}
+	for _, k := range plain.Hosts()[0].PublicKeys() {
+		shown[k.Type()] = k
+	}
+	pin := func(keys ...ssh.PublicKey) map[string]any {
+		var list []any
+		for _, k := range keys {
+			list = append(list, ssh.FingerprintSHA256(k))
+		}
+		return map[string]any{"fleetca_host_key_fingerprints": list}
+	}
+	later := time.Now().Add(100 * 365 * 24 * time.Hour)
+	for _, tt := range []struct {
+		name   string
+		host   *testenv.Host
+		as     string // inventory name, if not the host's
+		vars   map[string]any
+		cas    []ssh.PublicKey
+		only   bool
+		known  string
+		config string
+		now    time.Time
+		reason HostKeyReason // "" if accepted
+	}{
+		{name: "our CA", host: host, cas: []ssh.PublicKey{caKey}},
+		{name: "our CA, capitals", host: host, as: "HOST1", cas: []ssh.PublicKey{caKey}},
+		{name: "our CA, only", host: host, cas: []ssh.PublicKey{otherKey, caKey}, only: true},
+		{name: "our CA, name not in it", host: host, as: "web9", cas: []ssh.PublicKey{caKey}, reason: HostKeyUnknown},
+		{name: "our CA, name not in it, only", host: host, as: "web9", cas: []ssh.PublicKey{caKey}, only: true, reason: HostKeyNoCertificate},
+		{name: "our CA, by alias", host: host, as: "web9", cas: []ssh.PublicKey{caKey}, config: "HostKeyAlias other"},
+		{name: "other CA", host: host, cas: []ssh.PublicKey{otherKey}, reason: HostKeyUnknown},
+		{name: "other CA, only", host: host, cas: []ssh.PublicKey{otherKey}, only: true, reason: HostKeyNoCertificate},
+		{name: "our CA, but known for another key", host: host, cas: []ssh.PublicKey{caKey}, known: "[127.0.0.1]:PORT " + authorized(otherKey)},
+		{name: "our CA, but revoked", host: host, cas: []ssh.PublicKey{caKey}, known: "@revoked * " + authorized(caKey), reason: HostKeyRevoked},
+		{name: "our CA, pinned to another key", host: host, cas: []ssh.PublicKey{caKey}, vars: pin(otherKey)},
+		{name: "no certificate, only", host: plain.Hosts()[0], cas: []ssh.PublicKey{caKey}, only: true, reason: HostKeyNoCertificate},
+		{name: "no certificate, only, but known", host: plain.Hosts()[0], cas: []ssh.PublicKey{caKey}, only: true, known: "* " + authorized(shown[ssh.KeyAlgoED25519]), reason: HostKeyNoCertificate},
+		{name: "no certificate, known", host: plain.Hosts()[0], cas: []ssh.PublicKey{caKey}, known: "* " + authorized(shown[ssh.KeyAlgoRSA])},
+		{name: "pinned", host: plain.Hosts()[0], vars: pin(shown[ssh.KeyAlgoED25519])},
+		{name: "pinned rsa", host: plain.Hosts()[0], vars: pin(shown[ssh.KeyAlgoRSA])},
+		{name: "pinned ecdsa, with a CA", host: plain.Hosts()[0], cas: []ssh.PublicKey{caKey}, vars: pin(shown[ssh.KeyAlgoECDSA256])},
+		{name: "pinned to another", host: plain.Hosts()[0], vars: pin(otherKey), reason: HostKeyNotPinned},
+		{name: "pinned to another, though known", host: plain.Hosts()[0], vars: pin(otherKey), known: "* " + authorized(shown[ssh.KeyAlgoED25519]), reason: HostKeyNotPinned},
+		{name: "pinned, though known_hosts has another", host: plain.Hosts()[0], vars: pin(shown[ssh.KeyAlgoED25519]), known: "* " + authorized(otherKey)},
+		{name: "pinned, but revoked", host: plain.Hosts()[0], vars: pin(shown[ssh.KeyAlgoED25519]), known: "@revoked * " + authorized(shown[ssh.KeyAlgoED25519]), reason: HostKeyRevoked},
+		{name: "certificate from the future", host: host, cas: []ssh.PublicKey{caKey}, now: time.Unix(1_000_000_000, 0)},
+		{name: "rsa too short for ssh_config", host: plain.Hosts()[0], known: "* " + authorized(shown[ssh.KeyAlgoRSA]), config: "RequiredRSASize 8192\nHostKeyAlgorithms rsa-sha2-*", reason: HostKeyWeak},
+		{name: "far future", host: host, cas: []ssh.PublicKey{caKey}, now: later},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, port, _ := net.SplitHostPort(tt.host.Addr())
+			known := writeTemp(t, "known_hosts", strings.ReplaceAll(tt.known, "PORT", port)+"\n")
+			cfg := Config{HostCAs: tt.cas}
+			if !tt.now.IsZero() {
+				cfg.Now = func() time.Time { return tt.now }
+			}
+			d := newDialer(t, cfg, tt.config+"\nUserKnownHostsFile "+known+"\nIdentityAgent none\nIdentityFile "+fleet.ClientKey()+"\nIdentityFile "+plain.ClientKey())
+			h := of(t, tt.host, tt.vars)
+			if tt.as != "" {
+				h.Name = tt.as
+			}
+			c, err := d.Dial(t.Context(), h, Options{HostCertificateOnly: tt.only})
+			if tt.reason == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, ok := c.HostKey().(*ssh.Certificate); ok != (tt.host == host) {
+					t.Errorf("shown: %T", c.HostKey())
+				}
+				_ = c.Close()
+				return
+			}
+			var refusal *HostKeyError
+			if !errors.As(err, &refusal) || refusal.Reason != tt.reason {
+				t.Fatalf("got %v, want %q", err, tt.reason)
+			}
+		})
+	}
+}
+
+func TestAcceptNew(t *testing.T) {
+	f := fleettest.Start(t, testenv.Config{Hosts: 6})
+	folder := t.TempDir()
+	known := filepath.Join(folder, "new", "known_hosts")
+	config := "IdentityAgent none\nIdentityFile " + f.ClientKey() + "\nUserKnownHostsFile " + known + "\n"
+	// Two programs at once, and a file whose last line isn't ended.
+	if err := os.Mkdir(filepath.Dir(known), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(known, []byte("# my hosts"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	for range 2 {
+		d := newDialer(t, Config{AcceptNewHostKeys: true}, config)
+		for _, h := range f.Hosts() {
+			running.Go(func() {
+				c, err := d.Dial(t.Context(), of(t, h, nil), Options{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_ = c.Close()
+			})
+		}
+	}
+	running.Wait()
+	data, err := os.ReadFile(known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Split(strings.TrimSpace(string(data)), "\n"); len(lines) != 7 || lines[0] != "# my hosts" {
+		t.Errorf("%d lines:\n%s", len(lines), data)
+	}
+	// Now strictly, by us and by ssh itself.
+	d := newDialer(t, Config{}, "StrictHostKeyChecking yes\n"+config)
+	for _, h := range f.Hosts() {
+		dial(t, d, of(t, h, nil))
+		address, port, _ := net.SplitHostPort(h.Addr())
+		command(t, "ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile="+known,
+			"-o", "GlobalKnownHostsFile=none", "-i", f.ClientKey(), "-l", h.Login(), "-p", port, address, "true")
+	}
+	// A changed key is refused, whatever was said.
+	addr, _ := serve(t, &ssh.ServerConfig{NoClientAuth: true}, nil)
+	_, port, _ := net.SplitHostPort(addr)
+	stranger := authorized(f.Hosts()[0].PublicKeys()[0])
+	changed := writeTemp(t, "known_hosts", "[127.0.0.1]:"+port+" "+stranger+"\n")
+	for _, strict := range []string{"ask", "no", "accept-new"} {
+		d := newDialer(t, Config{AcceptNewHostKeys: true}, "StrictHostKeyChecking "+strict+"\nIdentityAgent none\nUserKnownHostsFile "+changed)
+		_, err := d.Dial(t.Context(), at(t, "x", "u", addr, nil), Options{})
+		var refusal *HostKeyError
+		if !errors.As(err, &refusal) || refusal.Reason != HostKeyChanged || len(refusal.Known) != 1 || refusal.Known[0] != changed+":1" {
+			t.Errorf("changed key, StrictHostKeyChecking %s: %v", strict, err)
+		}
+	}
+}
+
+func TestAcceptNewHashed(t *testing.T) {
+	f := fleettest.Start(t, testenv.Config{})
+	known := filepath.Join(t.TempDir(), "known_hosts")
+	d := newDialer(t, Config{}, "HashKnownHosts yes\nStrictHostKeyChecking accept-new\nIdentityAgent none\nIdentityFile "+f.ClientKey()+"\nUserKnownHostsFile "+known)
+	h := f.Hosts()[0]
+	dial(t, d, of(t, h, nil))
+	data, err := os.ReadFile(known)
+	if err != nil || !strings.HasPrefix(string(data), "|1|") {
+		t.Errorf("%q, %v", data, err)
+	}
+	_, port, _ := net.SplitHostPort(h.Addr())
+	if out := command(t, "ssh-keygen", "-F", "[127.0.0.1]:"+port, "-f", known); !strings.Contains(out, "found") {
+		t.Errorf("ssh-keygen finds nothing: %s", out)
+	}
+	if info, err := os.Stat(known); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
+// TestNeverBlindly holds that a new key is refused if it can't be remembered.
+func TestNeverBlindly(t *testing.T) {
+	f := fleettest.Start(t, testenv.Config{})
+	for _, files := range []string{"none", "/dev/null"} {
+		d := newDialer(t, Config{AcceptNewHostKeys: true}, "StrictHostKeyChecking no\nIdentityAgent none\nIdentityFile "+f.ClientKey()+"\nUserKnownHostsFile "+files)
+		_, err := d.Dial(t.Context(), of(t, f.Hosts()[0], nil), Options{})
+		var refusal *HostKeyError
+		if !errors.As(err, &refusal) || refusal.Reason != HostKeyNotRecorded {
+			t.Errorf("%s: %v", files, err)
+		}
+	}
+}
+
+func TestRecordSeesOthers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "known_hosts")
+	k, err := loadKnown(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine, theirs := publicKey(t, keygen(t, "ed25519", "")+".pub"), publicKey(t, keygen(t, "ed25519", "")+".pub")
+	// Somebody else writes after we have read, and replaces the file.
+	other := path + ".new"
+	if err := os.WriteFile(other, []byte("web1 "+authorized(theirs)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(other, path); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.record(context.Background(), "web1", mine, false); !errors.Is(err, errKeyChanged) {
+		t.Errorf("got %v", err)
+	}
+	if err := k.record(context.Background(), "web2", mine, false); err != nil {
+		t.Error(err)
+	}
+	if s, _ := judge(k.lines("WEB2"), mine); s != statusKnown {
+		t.Errorf("status %v", s)
+	}
+}
+
+func FuzzKnownHosts(f *testing.F) {
+	const key = " ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMkQIoPXSxo6xHLyzd9NZKaiZ3Ew0bZt7YDRzSYxTPxk"
+	for _, s := range []string{
+		"", "# x\n", "web1" + key + "\n", "@cert-authority *.example.com,!x" + key + " comment\n",
+		"@revoked [web1]:2222" + key + "\r\n", "|1|F1E1KeoE/eEWhi10WpGv4OdiO6Y=|3988QV0VE8wmZL7suNrYQLITLCg=" + key,
+		"|1|x|y" + key + "\n|2|a|b" + key + "\n", "web1 ssh-rsa AAAA\n", "@x y z\n",
+	} {
+		f.Add(s)
+	}
+	probe, _, _, _, err := ssh.ParseAuthorizedKey([]byte(strings.TrimSpace(key)))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		k := &knownFile{path: "fuzz"}
+		k.index([]byte(text))
+		for _, name := range []string{"web1", "[web1]:2222", "a.example.com"} {
+			for _, l := range k.find(name) {
+				if !l.matches(name) {
+					t.Fatalf("%s is found for %q and doesn't match", l.place(), name)
+				}
+			}
+			s, lines := judge(k.find(name), probe)
+			if s == statusKnown {
+				// What is known must be whole in the text.
+				if len(lines) != 1 || !strings.Contains(text, strings.Fields(key)[1]) {
+					t.Fatalf("%q known from %q", name, text)
+				}
+			}
+		}
+	})
+}
+
+func BenchmarkKnownHosts(b *testing.B) {
+	key := publicKey(b, keygen(b, "ed25519", "")+".pub")
+	var text strings.Builder
+	for i := range 10_000 {
+		text.WriteString("host" + strings.Repeat("x", i%7) + "," + "10.0." + command10k(i) + " " + authorized(key) + "\n")
+	}
+	k := &knownFile{}
+	k.index([]byte(text.String()))
+	for b.Loop() {
+		if s, _ := judge(k.lines("10.0.5000"), key); s != statusKnown {
+			b.Fatal("not found")
+		}
+	}
+}
+
+func command10k(i int) string {
+	return string([]byte{byte('0' + i/1000%10), byte('0' + i/100%10), byte('0' + i/10%10), byte('0' + i%10)})
+}
+
+// TestChoose holds what is made of ssh_config's algorithm lists.
+func TestChoose(t *testing.T) {
+	ours := []string{"a1", "a2", "b1"}
+	for _, tt := range []struct{ wanted, want string }{
+		{"", "a1 a2 b1"},
+		{"b1,a1", "a1 b1"},
+		{"a*", "a1 a2"},
+		{"+old", "a1 a2 b1"},
+		{"-a*", "b1"},
+		{"^b1,old", "b1 a1 a2"},
+		{"old", ""},
+	} {
+		if got := strings.Join(choose(tt.wanted, ours), " "); got != tt.want {
+			t.Errorf("%q: %q, want %q", tt.wanted, got, tt.want)
+		}
+	}
+	for _, a := range append(plainAlgorithms(), certAlgorithms()...) {
+		if strings.Contains(a, "ssh-rsa") || strings.Contains(a, "dss") {
+			t.Errorf("%s is offered", a)
+		}
+	}
+}
