@@ -283,7 +283,7 @@ func (w *world) asBefore(host *testenv.Host, before string) {
 
 func noStaging(t *testing.T, host *testenv.Host) {
 	t.Helper()
-	if left, _ := filepath.Glob(filepath.Join(host.File(host.Home()), "*fleetca*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(host.File(host.Home()), ".fleetca*")); len(left) > 0 {
 		t.Errorf("left in the login's home: %q", left)
 	}
 }
@@ -388,8 +388,8 @@ func TestKilled(t *testing.T) {
 			if phase == "armed" {
 				// The commit itself is under way on the host.
 				armed := func() bool {
-					found, _ := filepath.Glob(host.File("/etc/ssh/fleetca/run") + "/armed-*")
-					return len(found) > 0
+					_, err := os.Stat(host.File("/etc/ssh/fleetca/run/armed"))
+					return err == nil
 				}
 				if !eventually(armed) {
 					t.Error("the run never armed its rollback")

@@ -60,6 +60,29 @@ func snapshot(t testing.TB, host *testenv.Host) string {
 	return b.String()
 }
 
+// rollbacks are the processes that wait to put the host back.
+func rollbacks(t testing.TB, host *testenv.Host) []string {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, file := range files {
+		// Processes come and go; those that are gone are not ours.
+		line, _ := os.ReadFile(file)
+		if bytes.Contains(line, []byte(filepath.Dir(host.ConfigPath())+"/fleetca/run")) {
+			found = append(found, string(bytes.ReplaceAll(line, []byte{0}, []byte{' '})))
+		}
+		// Its sleep has no path in its arguments, but the host's HOME.
+		env, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "environ"))
+		if bytes.HasPrefix(line, []byte("sleep\x00")) && bytes.Contains(env, []byte("HOME="+host.Home())) {
+			found = append(found, "sleep of "+host.Name())
+		}
+	}
+	return found
+}
+
 func TestProvision(t *testing.T) {
 	w := newWorld(t, fleettest.Start(t, testenv.Config{Names: []string{"web[01:03]"}}), nil)
 	host := w.fleet.Host("web02")
@@ -96,8 +119,11 @@ func TestProvision(t *testing.T) {
 			t.Errorf("the run left %s behind:\n%s", gone, changed)
 		}
 	}
-	if left, _ := filepath.Glob(filepath.Join(host.Home(), "*fleetca*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(host.Home(), ".fleetca*")); len(left) > 0 {
 		t.Errorf("the run left its staging folder behind: %q", left)
+	}
+	if left := rollbacks(t, host); len(left) > 0 {
+		t.Errorf("the run left its rollback behind: %q", left)
 	}
 
 	second := w.must(provision.Unchanged)

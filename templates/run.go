@@ -69,9 +69,10 @@ type Commit struct {
 	// Config is the configuration file that is written, or nil. It is staged as
 	// "config".
 	Config *ConfigFile
-	// Candidate tells that "candidate" and "expected" are staged: a main
-	// configuration to check, and the sorted output of sshd -T to expect of it.
+	// Candidate tells that "candidate" is staged, a main configuration to check.
+	// Expected is what sshd -T has to print for it, sorted, each line once.
 	Candidate bool
+	Expected  []string
 	// Reloads tells that sshd has to be reloaded, with Reload.
 	Reloads bool
 	Reload  Reload
@@ -125,6 +126,8 @@ func (r Rollback) Render() (string, error) {
 // Confirm makes the change stay.
 type Confirm struct {
 	Run, Nonce, Dir string
+	// Stage is removed.
+	Stage string
 	// Keep tells that files were replaced: they become a backup. ConfigName is
 	// the configuration file's name in it, if one was replaced.
 	Keep       bool
@@ -134,6 +137,9 @@ type Confirm struct {
 // Render checks the fields and gives the script for /bin/sh.
 func (c Confirm) Render() (string, error) {
 	if err := checkRun(c.Run, c.Nonce, c.Dir); err != nil {
+		return "", fmt.Errorf("rendering the confirmation: %w", err)
+	}
+	if err := checkPath("Stage", c.Stage); err != nil {
 		return "", fmt.Errorf("rendering the confirmation: %w", err)
 	}
 	return render("confirm.sh.tmpl", c)

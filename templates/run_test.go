@@ -25,7 +25,7 @@ func renderings(t *testing.T) map[string]string {
 	full.Files, full.Replaced = []string{"user_ca.pub", "a b-cert.pub"}, []string{"a b-cert.pub"}
 	full.Previous, full.Created = []Digest{{strings.Repeat("b", 64), dir + "/a b-cert.pub"}}, []string{dir + "/user_ca.pub"}
 	full.Config = &ConfigFile{Path: "/etc/ssh/sshd_config.d/00-fleetca.conf", Folder: "/etc/ssh/sshd_config.d", MakeFolder: true}
-	full.Candidate = true
+	full.Candidate, full.Expected = true, []string{"banner it's", "port 22"}
 	block := full
 	block.Config = &ConfigFile{Path: "/etc/ssh/sshd_config", Folder: "/etc/ssh", Exists: true}
 	block.Reload = Reload{Run: "r1", Command: "rc-service sshd reload && echo 'done'"}
@@ -48,7 +48,7 @@ func renderings(t *testing.T) map[string]string {
 		"commit": commit, "commit full": full, "commit block": block, "commit keys": keysOnly,
 		"commit systemd": systemd, "commit init": initScript, "commit inetd": inetd,
 		"rollback": rollback(commit), "rollback full": rollback(full), "rollback block": rollback(block),
-		"confirm": Confirm{Run: "r1", Nonce: testNonce, Dir: dir}, "confirm backup": Confirm{Run: "r1", Nonce: testNonce, Dir: dir, Keep: true, ConfigName: "sshd_config"},
+		"confirm": Confirm{Run: "r1", Nonce: testNonce, Dir: dir, Stage: "/s"}, "confirm backup": Confirm{Run: "r1", Nonce: testNonce, Dir: dir, Stage: "/s", Keep: true, ConfigName: "sshd_config"},
 		"undo": Undo{"r1", testNonce, dir}, "recover": Recover{testNonce, dir},
 	} {
 		text, err := r.Render()
@@ -87,10 +87,10 @@ func TestRunScriptsAreShell(t *testing.T) {
 
 func TestRunScriptsRefuse(t *testing.T) {
 	for name, r := range map[string]interface{ Render() (string, error) }{
-		"newline in a folder":   Confirm{Run: "r1", Nonce: testNonce, Dir: "/etc/ssh\nrm -rf /"},
-		"relative folder":       Confirm{Run: "r1", Nonce: testNonce, Dir: "etc"},
-		"run ID with a slash":   Confirm{Run: "../r1", Nonce: testNonce, Dir: "/etc/ssh"},
-		"short nonce":           Confirm{Run: "r1", Nonce: "x", Dir: "/etc/ssh"},
+		"newline in a folder":   Confirm{Run: "r1", Nonce: testNonce, Dir: "/etc/ssh\nrm -rf /", Stage: "/s"},
+		"relative folder":       Confirm{Run: "r1", Nonce: testNonce, Dir: "etc", Stage: "/s"},
+		"run ID with a slash":   Confirm{Run: "../r1", Nonce: testNonce, Dir: "/etc/ssh", Stage: "/s"},
+		"short nonce":           Confirm{Run: "r1", Nonce: "x", Dir: "/etc/ssh", Stage: "/s"},
 		"file outside":          Commit{Run: "r1", Nonce: testNonce, Dir: "/d", Stage: "/s", SSHD: "/sshd", ConfigFile: "/c", Files: []string{"../x"}},
 		"file that is a switch": Commit{Run: "r1", Nonce: testNonce, Dir: "/d", Stage: "/s", SSHD: "/sshd", ConfigFile: "/c", Files: []string{"-rf"}},
 		"rollback at once":      Rollback{Run: "r1", Dir: "/d"},

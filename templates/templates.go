@@ -27,7 +27,7 @@ var files embed.FS
 var parsed = sync.OnceValues(func() (*template.Template, error) {
 	return template.New("").
 		Option("missingkey=error").
-		Funcs(template.FuncMap{"quote": Quote, "argument": Argument, "line": line}).
+		Funcs(template.FuncMap{"quote": Quote, "quoteLines": quoteLines, "argument": Argument, "line": line}).
 		ParseFS(files, "*.tmpl")
 })
 
@@ -51,6 +51,16 @@ func Quote(value string) (string, error) {
 		return "", err
 	}
 	return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'", nil
+}
+
+// quoteLines makes lines one word of a POSIX shell, joined by newlines.
+func quoteLines(lines []string) (string, error) {
+	for _, l := range lines {
+		if err := Check(l); err != nil {
+			return "", err
+		}
+	}
+	return "'" + strings.ReplaceAll(strings.Join(lines, "\n"), "'", `'\''`) + "'", nil
 }
 
 // Argument makes the value one argument in sshd_config or ssh_config, in

@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -126,7 +125,7 @@ func (p *Plan) inBlock(main []byte) []string {
 
 // expected is what sshd -T has to print for the candidate, sorted, each line
 // once: what it prints today with nothing but our settings changed.
-func (p *Plan) expected() []byte {
+func (p *Plan) expected() []string {
 	var lines []string
 	for keyword, values := range p.facts.Effective {
 		for _, value := range values {
@@ -143,5 +142,5 @@ func (p *Plan) expected() []byte {
 		lines = append(lines, "hostcertificate "+name)
 	}
 	slices.Sort(lines)
-	return fmt.Appendln(nil, strings.Join(slices.Compact(lines), "\n"))
+	return slices.Compact(lines)
 }

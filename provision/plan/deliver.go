@@ -25,12 +25,11 @@ type File struct {
 const (
 	stagedConfig    = "config"
 	stagedCandidate = "candidate"
-	stagedExpected  = "expected"
 	stagedRollback  = "rollback.sh"
 )
 
 func reserved(name string) bool {
-	return name == stagedConfig || name == stagedCandidate || name == stagedExpected || name == stagedRollback || name == UserCAName
+	return name == stagedConfig || name == stagedCandidate || name == stagedRollback || name == UserCAName
 }
 
 // Run is one run on one host.
@@ -105,8 +104,7 @@ func (d *Delivery) putConfig() {
 	c := d.plan.config
 	d.stage(stagedConfig, c.text)
 	d.stage(stagedCandidate, c.candidate)
-	d.stage(stagedExpected, d.plan.expected())
-	d.commit.Candidate = true
+	d.commit.Candidate, d.commit.Expected = true, d.plan.expected()
 	folder := path.Dir(c.path)
 	there := d.plan.facts.Files[folder].Exists
 	d.commit.Config = &templates.ConfigFile{
@@ -155,14 +153,13 @@ func (d *Delivery) Files() []File { return d.files }
 
 // Commit is the script that checks and swaps in what is in the staging folder.
 func (d *Delivery) Commit(stage string) (string, error) {
-	c := d.commit
-	c.Stage = stage
-	return c.Render()
+	d.commit.Stage = stage
+	return d.commit.Render()
 }
 
-// Confirm is the script that makes the change stay.
+// Confirm is the script that makes the change stay. Commit comes before it.
 func (d *Delivery) Confirm() (string, error) {
-	c := templates.Confirm{Run: d.run.ID, Nonce: d.run.Nonce, Dir: d.plan.dir}
+	c := templates.Confirm{Run: d.run.ID, Nonce: d.run.Nonce, Dir: d.plan.dir, Stage: d.commit.Stage}
 	c.Keep = d.commit.Keeps()
 	if d.commit.Config != nil && d.commit.Config.Exists {
 		c.ConfigName = path.Base(d.commit.Config.Path)

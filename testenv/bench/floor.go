@@ -105,7 +105,10 @@ func (h floorHost) dial(ctx context.Context) (*ssh.Client, error) {
 		return nil, err
 	}
 	config := &ssh.ClientConfig{
-		User: h.Login, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)},
+		User: h.Login,
+		// As fleetca connects: the host key's type decides what sshd spends.
+		HostKeyAlgorithms: []string{ssh.KeyAlgoED25519},
+		Auth:              []ssh.AuthMethod{ssh.PublicKeys(signer)},
 		// The floor measures what a connection costs; whom it reaches is known.
 		HostKeyCallback: ssh.InsecureIgnoreHostKey(),
 	}
