@@ -168,29 +168,56 @@ func TestDrift(t *testing.T) {
 		detail string
 	}{
 		{"a third of its life is left", func(_ *testing.T, h *host) { h.wanted.Now = now.Add(59 * 24 * time.Hour) }, nil, ""},
-		{"less than a third is left", func(_ *testing.T, h *host) { h.wanted.Now = now.Add(61 * 24 * time.Hour) },
-			[]string{"install host certificate for ssh_host_ed25519_key", "reload sshd"}, "expires in"},
-		{"expired", func(_ *testing.T, h *host) { h.wanted.Now = now.Add(91 * 24 * time.Hour) },
-			[]string{"install host certificate for ssh_host_ed25519_key", "reload sshd"}, "expired"},
-		{"another name", func(_ *testing.T, h *host) { h.wanted.Names = []string{"web01", "www"} },
-			[]string{"install host certificate for ssh_host_ed25519_key", "reload sshd"}, "its names have changed"},
-		{"another host CA", func(t *testing.T, h *host) { h.wanted.HostCA = newKey(t).PublicKey() },
-			[]string{"install host certificate for ssh_host_ed25519_key", "reload sshd"}, "signed by another CA"},
-		{"a new host key", func(t *testing.T, h *host) { h.facts.HostKeys[0].PublicKey = newKey(t).PublicKey() },
-			[]string{"install host certificate for ssh_host_ed25519_key", "reload sshd"}, "the host has a new key"},
-		{"the certificate is gone", func(_ *testing.T, h *host) { delete(h.facts.Files, certFile) },
-			[]string{"install host certificate for ssh_host_ed25519_key", "reload sshd"}, "none yet"},
-		{"the certificate is junk", func(_ *testing.T, h *host) { h.put(certFile, "\x1b]0;junk") },
-			[]string{"install host certificate for ssh_host_ed25519_key", "reload sshd"}, "none yet"},
+		{
+			"less than a third is left", func(_ *testing.T, h *host) { h.wanted.Now = now.Add(61 * 24 * time.Hour) },
+			[]string{"install host certificate for ssh_host_ed25519_key", "reload sshd"},
+			"expires in",
+		},
+		{
+			"expired", func(_ *testing.T, h *host) { h.wanted.Now = now.Add(91 * 24 * time.Hour) },
+			[]string{"install host certificate for ssh_host_ed25519_key", "reload sshd"},
+			"expired",
+		},
+		{
+			"another name", func(_ *testing.T, h *host) { h.wanted.Names = []string{"web01", "www"} },
+			[]string{"install host certificate for ssh_host_ed25519_key", "reload sshd"},
+			"its names have changed",
+		},
+		{
+			"another host CA", func(t *testing.T, h *host) { h.wanted.HostCA = newKey(t).PublicKey() },
+			[]string{"install host certificate for ssh_host_ed25519_key", "reload sshd"},
+			"signed by another CA",
+		},
+		{
+			"a new host key", func(t *testing.T, h *host) { h.facts.HostKeys[0].PublicKey = newKey(t).PublicKey() },
+			[]string{"install host certificate for ssh_host_ed25519_key", "reload sshd"},
+			"the host has a new key",
+		},
+		{
+			"the certificate is gone", func(_ *testing.T, h *host) { delete(h.facts.Files, certFile) },
+			[]string{"install host certificate for ssh_host_ed25519_key", "reload sshd"},
+			"none yet",
+		},
+		{
+			"the certificate is junk", func(_ *testing.T, h *host) { h.put(certFile, "\x1b]0;junk") },
+			[]string{"install host certificate for ssh_host_ed25519_key", "reload sshd"},
+			"none yet",
+		},
 		{"a forged certificate", func(t *testing.T, h *host) {
 			cert := newKey(t).certify(t, h.key.PublicKey(), now, "web01")
 			cert.SignatureKey = h.hostCA.PublicKey()
 			h.put(certFile, string(ssh.MarshalAuthorizedKey(cert)))
 		}, []string{"install host certificate for ssh_host_ed25519_key", "reload sshd"}, "signed by another CA"},
-		{"not reloaded", func(_ *testing.T, h *host) { h.wanted.Shown = h.key.PublicKey() },
-			[]string{"reload sshd"}, "the running sshd doesn't show its certificate"},
-		{"user CA replaced", func(t *testing.T, h *host) { h.wanted.UserCAs = []ssh.PublicKey{newKey(t).PublicKey()} },
-			[]string{"write user CA keys"}, ""},
+		{
+			"not reloaded", func(_ *testing.T, h *host) { h.wanted.Shown = h.key.PublicKey() },
+			[]string{"reload sshd"},
+			"the running sshd doesn't show its certificate",
+		},
+		{
+			"user CA replaced", func(t *testing.T, h *host) { h.wanted.UserCAs = []ssh.PublicKey{newKey(t).PublicKey()} },
+			[]string{"write user CA keys"},
+			"",
+		},
 		{"user CA file writable for all", func(_ *testing.T, h *host) {
 			f := h.facts.Files["/etc/ssh/fleetca/user_ca.pub"]
 			f.Mode = 0o666
@@ -201,8 +228,11 @@ func TestDrift(t *testing.T) {
 			f.UID = 1000
 			h.facts.Files["/etc/ssh/fleetca/user_ca.pub"] = f
 		}, []string{"write user CA keys"}, ""},
-		{"drop-in edited", func(_ *testing.T, h *host) { h.put("/etc/ssh/sshd_config.d/00-fleetca.conf", "# nothing\n") },
-			[]string{"write sshd drop-in", "reload sshd"}, ""},
+		{
+			"drop-in edited", func(_ *testing.T, h *host) { h.put("/etc/ssh/sshd_config.d/00-fleetca.conf", "# nothing\n") },
+			[]string{"write sshd drop-in", "reload sshd"},
+			"",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
