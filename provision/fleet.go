@@ -128,7 +128,11 @@ func (p *Provisioner) Run(ctx context.Context, hosts []*inventory.Host) *Report 
 		}
 		start = end
 	}
-	report.Interrupted = ctx.Err() != nil && report.Count(NotStarted) > 0
+	if report.Count(NotStarted) == 0 {
+		report.Stopped = "" // it would have been, had there been more hosts
+	} else {
+		report.Interrupted = ctx.Err() != nil
+	}
 	return report
 }
 

@@ -1,15 +1,22 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/fleetca/fleetca/cmd/terminal"
+	"github.com/fleetca/fleetca/testenv"
 )
 
 func TestMain(m *testing.M) {
@@ -22,6 +29,8 @@ func TestMain(m *testing.M) {
 //	exits CODE COMMAND…  runs a command that must end with this exit code
 //	mode FILE MODE       compares permissions, such as 0600
 //	startagent           runs a real ssh-agent until the script ends
+//	startfleet NAME…     runs real sshd hosts, and writes hosts.yaml and ssh_config
+//	stophost NAME        stops one of them
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
@@ -31,10 +40,12 @@ func TestScripts(t *testing.T) {
 			home := filepath.Join(env.WorkDir, "home")
 			env.Setenv("HOME", home)
 			env.Setenv("TZ", "UTC")
+			env.Values[fleetKey{}] = &fleetHolder{}
 			return os.Mkdir(home, 0o700)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": scriptExits, "mode": scriptMode, "startagent": scriptAgent,
+			"startfleet": scriptFleet, "stophost": scriptStopHost,
 		},
 	})
 }
@@ -87,4 +98,45 @@ func scriptAgent(ts *testscript.TestScript, neg bool, args []string) {
 	_, err = out.Read(make([]byte, 1))
 	ts.Check(err)
 	ts.Setenv("SSH_AUTH_SOCK", socket)
+}
+
+type fleetKey struct{}
+
+func scriptFleet(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: startfleet NAME…")
+	}
+	fleet, err := testenv.Start(context.Background(), testenv.Config{Names: args})
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(fleet.Close()) })
+	ts.Check(writeFleet(fleet, ts.MkAbs(".")))
+	ts.Value(fleetKey{}).(*fleetHolder).fleet = fleet
+}
+
+// fleetHolder is what a script's commands share.
+type fleetHolder struct{ fleet *testenv.Fleet }
+
+// writeFleet writes the files that an engineer has: inventory and ssh_config,
+// which names the known_hosts.
+func writeFleet(fleet *testenv.Fleet, dir string) error {
+	known := filepath.Join(dir, "known_hosts")
+	config := fmt.Sprintf("UserKnownHostsFile %s\nStrictHostKeyChecking yes\nIdentityAgent none\n", known)
+	return errors.Join(
+		fleet.Inventory(filepath.Join(dir, "hosts.yaml"), testenv.InventoryConfig{}),
+		fleet.KnownHosts(known),
+		os.WriteFile(filepath.Join(dir, "ssh_config"), []byte(config), 0o600),
+	)
+}
+
+func scriptStopHost(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: stophost NAME")
+	}
+	ts.Check(ts.Value(fleetKey{}).(*fleetHolder).fleet.Host(args[0]).Stop(context.Background()))
+}
+
+// testApp writes everything that a command says to out.
+func testApp(out io.Writer) *app {
+	getenv := func(string) string { return "" }
+	return &app{Stdin: strings.NewReader(""), Stdout: out, Stderr: out, Getenv: getenv, Now: time.Now, Term: terminal.New(getenv)}
 }
