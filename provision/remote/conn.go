@@ -17,6 +17,13 @@ import (
 // that the whole connection is.
 const farewell = 2 * time.Second
 
+// openAttempts is how often a refused session is asked for again, after the
+// first time with a pause of openPause.
+const (
+	openAttempts = 10
+	openPause    = 50 * time.Millisecond
+)
+
 // Conn is a connection to one host. Its methods may be called from several
 // goroutines; each Run is a session of its own.
 type Conn struct {
@@ -28,13 +35,23 @@ type Conn struct {
 
 	running sync.WaitGroup // goroutines that Close waits for
 
-	mu     sync.Mutex // guards the following
-	closed bool
-	sftp   *sftpSession
+	// spare is a session channel that is being opened for whoever comes next,
+	// which saves each a round trip. Servers count it as a session, so whoever
+	// finds that it was refused asks again.
+	spare chan opened
+
+	mu      sync.Mutex // guards the following
+	closed  bool
+	uploads map[string][]string // names in folders that Upload made
 }
 
 func newConn(d *Dialer, t *target, l *link) *Conn {
-	return &Conn{d: d, host: t.host, client: l.client, hostKey: l.hostKey, becomeUser: t.becomeUser}
+	c := &Conn{
+		d: d, host: t.host, client: l.client, hostKey: l.hostKey, becomeUser: t.becomeUser,
+		spare: make(chan opened, 1), uploads: map[string][]string{},
+	}
+	c.prepare()
+	return c
 }
 
 // HostKey returns the key as the host showed it: an *ssh.Certificate if it was
@@ -52,13 +69,9 @@ func (c *Conn) User() string { return c.client.User() }
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	c.closed = true
-	session := c.sftp
 	c.mu.Unlock()
 	_ = c.client.Close() // what it says matters to nobody any more
 	c.running.Wait()
-	if session != nil {
-		session.end()
-	}
 	_ = c.client.Wait()
 	return nil
 }
@@ -81,37 +94,51 @@ type channel struct {
 	ended    chan struct{} // closed when the server has closed it
 }
 
-// open opens a session channel. Opening can't be given up, so when ctx ends
-// first, a goroutine stays behind until the server answers or Close is called.
-func (c *Conn) open(ctx context.Context) (*channel, error) {
-	type result struct {
-		ch  *channel
-		err error
+type opened struct {
+	ch  *channel
+	err error
+}
+
+// prepare opens the spare channel. At most one is being opened or waiting.
+func (c *Conn) prepare() {
+	if c.start(func() { c.spare <- c.openNow() }) != nil {
+		c.spare <- opened{err: ErrClosed}
 	}
-	done := make(chan result)
-	err := c.start(func() {
-		ch, requests, err := c.client.OpenChannel("session", nil)
-		r := result{err: err}
-		if err == nil {
-			r.ch = &channel{Channel: ch, requests: requests, ended: make(chan struct{})}
+}
+
+func (c *Conn) openNow() opened {
+	ch, requests, err := c.client.OpenChannel("session", nil)
+	if err != nil {
+		return opened{err: err}
+	}
+	return opened{ch: &channel{Channel: ch, requests: requests, ended: make(chan struct{})}}
+}
+
+// open returns a session channel. Opening can't be given up: when ctx ends
+// first, the channel is the next one's. A refused one is asked for again: the
+// refusal may be from when another session was open, and a server that allows
+// few (MaxSessions) takes a moment to notice that one has ended.
+func (c *Conn) open(ctx context.Context) (*channel, error) {
+	for left := openAttempts; ; left-- {
+		var o opened
+		select {
+		case o = <-c.spare:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		c.prepare()
+		var refused *ssh.OpenChannelError
+		if left == 0 || !errors.As(o.err, &refused) {
+			return o.ch, o.err
+		}
+		if left == openAttempts {
+			continue
 		}
 		select {
-		case done <- r:
+		case <-time.After(openPause):
 		case <-ctx.Done():
-			if err == nil {
-				_ = ch.Close()
-				ssh.DiscardRequests(requests)
-			}
+			return nil, context.Cause(ctx)
 		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	select {
-	case r := <-done:
-		return r.ch, r.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
 	}
 }
 

@@ -42,6 +42,7 @@ func (d *Dialer) connect(ctx context.Context, t *target, opts Options, via *ssh.
 	}
 	algorithms := check.algorithms()
 	pause, began := firstPause, time.Now()
+	var refused *HostKeyError // the first refusal; what it may turn into says less
 	for {
 		a := &attempt{d: d, t: t, check: check, patience: patience, via: via, algorithms: algorithms, wire: &wire{}}
 		l, err := a.run(ctx)
@@ -52,10 +53,15 @@ func (d *Dialer) connect(ctx context.Context, t *target, opts Options, via *ssh.
 		var refusal *HostKeyError
 		switch {
 		case errors.As(a.verdict, &refusal):
+			if refused == nil {
+				refused = refusal
+			}
 			if algorithms = check.fewer(algorithms, a.shown, refusal); len(algorithms) > 0 {
 				continue // it may have another key
 			}
-			return nil, refusal
+			return nil, refused
+		case refused != nil && isNegotiation(err):
+			return nil, refused
 		case ctx.Err() != nil && !errors.Is(context.Cause(ctx), errTimeout):
 			return nil, fmt.Errorf("connecting to %s: %w", t.host, context.Cause(ctx))
 		case a.final(err):
@@ -227,6 +233,12 @@ func isRefused(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &open) && open.Reason == ssh.ConnectionFailed
 }
 
+// isNegotiation says whether the server has no host key of the types asked for.
+func isNegotiation(err error) bool {
+	var negotiation *ssh.AlgorithmNegotiationError
+	return errors.As(err, &negotiation) && strings.Contains(negotiation.What, "host key")
+}
+
 func isDropped(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
@@ -239,8 +251,7 @@ func (a *attempt) describe(err error, unreachable *UnreachableError) error {
 		return auth
 	}
 	greeted := a.wire.greeted.Load()
-	var negotiation *ssh.AlgorithmNegotiationError
-	if greeted && errors.As(err, &negotiation) && strings.Contains(negotiation.What, "host key") {
+	if greeted && isNegotiation(err) {
 		reason := HostKeyUnknown
 		switch {
 		case a.check.certOnly:

@@ -278,6 +278,9 @@ func TestHostKeyPolicy(t *testing.T) {
 			if !errors.As(err, &refusal) || refusal.Reason != tt.reason {
 				t.Fatalf("got %v, want %q", err, tt.reason)
 			}
+			if noneOffered := tt.only && tt.host != host; (refusal.Fingerprint == "") != noneOffered {
+				t.Errorf("shown key: %v", err)
+			}
 		})
 	}
 }

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -174,7 +175,7 @@ func (l *login) fileSigner(f *keyFile) *signer {
 			if err != nil {
 				return nil, err
 			}
-			return key.SignWithAlgorithm(nil, data, algorithm)
+			return key.SignWithAlgorithm(rand.Reader, data, algorithm)
 		},
 	}
 }
@@ -183,7 +184,7 @@ func (l *login) opened(f *keyFile, key ssh.AlgorithmSigner) *signer {
 	return &signer{
 		source: f.path, public: key.PublicKey(), algorithms: signatureAlgorithms(key.PublicKey()),
 		sign: func(data []byte, algorithm string) (*ssh.Signature, error) {
-			return key.SignWithAlgorithm(nil, data, algorithm)
+			return key.SignWithAlgorithm(rand.Reader, data, algorithm)
 		},
 	}
 }

@@ -375,3 +375,26 @@ func TestConfig(t *testing.T) {
 		t.Error("a strange user to become is taken")
 	}
 }
+
+// TestOneSession holds that a server which allows one session at a time does.
+func TestOneSession(t *testing.T) {
+	c := one(t, testenv.HostConfig{Top: "MaxSessions 1\n"}, Config{})
+	for range 3 {
+		r, err := c.Run(t.Context(), "echo a")
+		if err != nil || string(r.Stdout) != "a\n" {
+			t.Fatalf("%q, %v", r.Stdout, err)
+		}
+		dir, err := c.Upload(t.Context(), []File{{Name: "a", Mode: 0o600}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.RemoveUpload(t.Context(), dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	none := one(t, testenv.HostConfig{Top: "MaxSessions 0\n"}, Config{})
+	var script *ScriptError
+	if _, err := none.Run(t.Context(), "true"); !errors.As(err, &script) || script.Started || script.EndUnknown {
+		t.Errorf("no session at all: %v", err)
+	}
+}

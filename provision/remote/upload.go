@@ -31,31 +31,43 @@ type File struct {
 	Mode    fs.FileMode // permission bits only
 }
 
-// sftpSession is the SFTP session of a Conn, opened when first needed.
-type sftpSession struct {
-	opened *answer[*sftp.Client]
-	ch     *channel
-	client *sftp.Client
-}
-
-// files returns the SFTP client.
-func (c *Conn) files(ctx context.Context) (*sftp.Client, *sftpSession, error) {
-	c.mu.Lock()
-	if c.sftp == nil {
-		c.sftp = &sftpSession{opened: newAnswer[*sftp.Client]()}
+// withSFTP opens an SFTP session for the length of f. It isn't kept, since a
+// server may allow no second session beside it.
+func (c *Conn) withSFTP(ctx context.Context, f func(*sftp.Client) error) error {
+	client, ch, err := c.openSFTP(ctx)
+	if err != nil {
+		return err
 	}
-	s := c.sftp
-	c.mu.Unlock()
-	client, err := s.opened.get(ctx, func(ctx context.Context) (*sftp.Client, error) { return c.openSFTP(ctx, s) })
-	return client, s, err
+	release := c.guard(ctx, ch)
+	err = f(client)
+	release()
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	end := func() {
+		_ = client.Close()
+		c.abandon(ch)
+		_ = client.Wait()
+	}
+	if c.start(end) != nil {
+		end() // the connection is closed
+	}
+	return err
 }
 
-func (c *Conn) openSFTP(ctx context.Context, s *sftpSession) (*sftp.Client, error) {
+func (c *Conn) openSFTP(ctx context.Context) (*sftp.Client, *channel, error) {
 	ch, err := c.open(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("opening a session: %w", err)
+		return nil, nil, fmt.Errorf("opening a session: %w", err)
 	}
-	s.ch = ch
+	client, err := c.startSFTP(ctx, ch)
+	if err != nil {
+		return nil, nil, err
+	}
+	return client, ch, nil
+}
+
+func (c *Conn) startSFTP(ctx context.Context, ch *channel) (*sftp.Client, error) {
 	if err := c.start(func() { waitForEnd(ch) }); err != nil {
 		return nil, err
 	}
@@ -95,16 +107,7 @@ func (c *Conn) openSFTP(ctx context.Context, s *sftpSession) (*sftp.Client, erro
 		// Dropbear and others grant it, and then have no program to run.
 		return nil, fmt.Errorf("%w: %w", ErrNoSFTP, err)
 	}
-	s.client = client
 	return client, nil
-}
-
-// end waits for what the session runs; the connection is closed by now.
-func (s *sftpSession) end() {
-	_, _ = s.opened.get(context.Background(), func(context.Context) (*sftp.Client, error) { return nil, ErrClosed })
-	if s.client != nil {
-		_ = s.client.Wait()
-	}
 }
 
 // guard closes the channel when ctx ends, since SFTP requests don't heed it.
@@ -132,19 +135,37 @@ func (c *Conn) Upload(ctx context.Context, files []File) (dir string, err error)
 			return "", fmt.Errorf("uploading to %s: %q is not a file name", c.host, f.Name)
 		}
 	}
-	client, session, err := c.files(ctx)
-	if err == nil {
-		release := c.guard(ctx, session.ch)
+	err = c.withSFTP(ctx, func(client *sftp.Client) (err error) {
 		dir, err = upload(client, files)
-		release()
-		if err != nil && ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
+		return err
+	})
+	if dir != "" {
+		c.remember(dir, files)
 	}
 	if err != nil {
 		return dir, fmt.Errorf("uploading to %s: %w", c.host, err)
 	}
 	return dir, nil
+}
+
+// remember keeps the names of what was uploaded, which saves RemoveUpload from
+// asking for them.
+func (c *Conn) remember(dir string, files []File) {
+	var names []string
+	for _, f := range files {
+		names = append(names, f.Name)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.uploads[dir] = names
+}
+
+func (c *Conn) forget(dir string) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	names := c.uploads[dir]
+	delete(c.uploads, dir)
+	return names
 }
 
 func upload(client *sftp.Client, files []File) (string, error) {
@@ -202,8 +223,9 @@ func writeFile(client *sftp.Client, name string, f File) error {
 	if err != nil {
 		return err
 	}
+	// By name, since a File does one thing at a time; the folder is ours alone.
 	var g errgroup.Group
-	g.Go(func() error { return w.Chmod(f.Mode.Perm()) })
+	g.Go(func() error { return client.Chmod(name, f.Mode.Perm()) })
 	_, err = w.Write(f.Content)
 	return errors.Join(err, g.Wait(), w.Close())
 }
@@ -214,15 +236,12 @@ func (c *Conn) RemoveUpload(ctx context.Context, dir string) error {
 	if !path.IsAbs(dir) || path.Clean(dir) != dir || !strings.HasPrefix(name, uploadPrefix) {
 		return fmt.Errorf("removing an upload from %s: %q is none", c.host, dir)
 	}
-	client, session, err := c.files(ctx)
-	if err == nil {
-		release := c.guard(ctx, session.ch)
-		err = removeFolder(client, dir)
-		release()
-		if err != nil && ctx.Err() != nil {
-			err = context.Cause(ctx)
+	err := c.withSFTP(ctx, func(client *sftp.Client) error {
+		if names := c.forget(dir); names != nil && removeFiles(client, dir, names) == nil {
+			return nil
 		}
-	}
+		return removeFolder(client, dir)
+	})
 	if err != nil {
 		return fmt.Errorf("removing an upload from %s: %w", c.host, err)
 	}
@@ -240,13 +259,21 @@ func removeFolder(client *sftp.Client, dir string) error {
 	if len(entries) > removalsAtMost {
 		return fmt.Errorf("%q holds %d files", dir, len(entries))
 	}
-	var g errgroup.Group
-	g.SetLimit(uploadsAtOnce)
+	var names []string
 	for _, e := range entries {
 		// The name is the host's word: it must not lead elsewhere.
 		if name := e.Name(); name == path.Base(name) && name != ".." && name != "." {
-			g.Go(func() error { return client.Remove(path.Join(dir, name)) })
+			names = append(names, name)
 		}
+	}
+	return removeFiles(client, dir, names)
+}
+
+func removeFiles(client *sftp.Client, dir string, names []string) error {
+	var g errgroup.Group
+	g.SetLimit(uploadsAtOnce)
+	for _, name := range names {
+		g.Go(func() error { return client.Remove(path.Join(dir, name)) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
