@@ -81,6 +81,7 @@ var refusalHints = map[plan.Reason]string{
 	plan.DiskFull:     "free some space on the host",
 	plan.BrokenConfig: "run sshd -t on the host; nothing was changed",
 	plan.NoHostKeys:   "run ssh-keygen -A on the host",
+	plan.CannotKeep:   "what fleetca can't read or merge it doesn't replace; move it aside on the host, or make it readable",
 	plan.OtherCA:      "remove that HostCertificate line on the host if nobody needs the other CA's certificate any more",
 }
 
