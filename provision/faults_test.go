@@ -388,7 +388,7 @@ func TestKilled(t *testing.T) {
 			if phase == "armed" {
 				// The commit itself is under way on the host.
 				armed := func() bool {
-					_, err := os.Stat(host.File("/etc/ssh/fleetca/run/armed"))
+					_, err := os.Stat(host.File("/etc/ssh/fleetca/run/watch"))
 					return err == nil
 				}
 				if !eventually(armed) {

@@ -213,6 +213,9 @@ func (r *hostRun) deliver(ctx context.Context) (*plan.Delivery, error) {
 }
 
 func (r *hostRun) upload(ctx context.Context, delivery *plan.Delivery) (string, error) {
+	if len(delivery.Files()) == 0 {
+		return "", nil // a reload alone
+	}
 	files := make([]remote.File, 0, len(delivery.Files()))
 	for _, f := range delivery.Files() {
 		files = append(files, remote.File{Name: f.Name, Content: f.Content, Mode: 0o644})

@@ -14,6 +14,9 @@ import (
 
 var runShape = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z-]{0,63}$`)
 
+// StagedConfig is the name under which a configuration file is uploaded.
+const StagedConfig = "config"
+
 // Digest is a file's SHA-256 in hex.
 type Digest struct {
 	SHA256 string
@@ -50,7 +53,8 @@ type Reload struct {
 // rollback, swaps the files in and reloads sshd.
 type Commit struct {
 	Run, Nonce string
-	// Dir is our folder on the host, Stage where the files were uploaded to.
+	// Dir is our folder on the host, Stage where the files were uploaded to, if
+	// there are any.
 	Dir, Stage string
 	SSHD       string
 	ConfigFile string
@@ -67,12 +71,14 @@ type Commit struct {
 	// Files go to Dir; Replaced are those of them that replace another.
 	Files, Replaced []string
 	// Config is the configuration file that is written, or nil. It is staged as
-	// "config".
+	// StagedConfig.
 	Config *ConfigFile
-	// Candidate tells that "candidate" is staged, a main configuration to check.
+	// Candidate is a main configuration to check, if there is one to check.
 	// Expected is what sshd -T has to print for it, sorted, each line once.
-	Candidate bool
+	Candidate string
 	Expected  []string
+	// Rollback is the script that puts the host back.
+	Rollback string
 	// Reloads tells that sshd has to be reloaded, with Reload.
 	Reloads bool
 	Reload  Reload
@@ -86,7 +92,11 @@ func (c Commit) Render() (string, error) {
 	if err := checkRun(c.Run, c.Nonce, c.Dir); err != nil {
 		return "", fmt.Errorf("rendering the commit: %w", err)
 	}
-	for field, value := range map[string]string{"Stage": c.Stage, "SSHD": c.SSHD, "ConfigFile": c.ConfigFile} {
+	checked := map[string]string{"SSHD": c.SSHD, "ConfigFile": c.ConfigFile}
+	if len(c.Uploaded) > 0 {
+		checked["Stage"] = c.Stage
+	}
+	for field, value := range checked {
 		if err := checkPath(field, value); err != nil {
 			return "", fmt.Errorf("rendering the commit: %w", err)
 		}
@@ -126,7 +136,7 @@ func (r Rollback) Render() (string, error) {
 // Confirm makes the change stay.
 type Confirm struct {
 	Run, Nonce, Dir string
-	// Stage is removed.
+	// Stage is removed, if it is set.
 	Stage string
 	// Keep tells that files were replaced: they become a backup. ConfigName is
 	// the configuration file's name in it, if one was replaced.
@@ -139,8 +149,10 @@ func (c Confirm) Render() (string, error) {
 	if err := checkRun(c.Run, c.Nonce, c.Dir); err != nil {
 		return "", fmt.Errorf("rendering the confirmation: %w", err)
 	}
-	if err := checkPath("Stage", c.Stage); err != nil {
-		return "", fmt.Errorf("rendering the confirmation: %w", err)
+	if c.Stage != "" {
+		if err := checkPath("Stage", c.Stage); err != nil {
+			return "", fmt.Errorf("rendering the confirmation: %w", err)
+		}
 	}
 	return render("confirm.sh.tmpl", c)
 }

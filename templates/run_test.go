@@ -25,7 +25,7 @@ func renderings(t *testing.T) map[string]string {
 	full.Files, full.Replaced = []string{"user_ca.pub", "a b-cert.pub"}, []string{"a b-cert.pub"}
 	full.Previous, full.Created = []Digest{{strings.Repeat("b", 64), dir + "/a b-cert.pub"}}, []string{dir + "/user_ca.pub"}
 	full.Config = &ConfigFile{Path: "/etc/ssh/sshd_config.d/00-fleetca.conf", Folder: "/etc/ssh/sshd_config.d", MakeFolder: true}
-	full.Candidate, full.Expected = true, []string{"banner it's", "port 22"}
+	full.Candidate, full.Expected, full.Rollback = "Banner it's\r\nPort 22", []string{"banner it's", "port 22"}, "#!/bin/sh\n"
 	block := full
 	block.Config = &ConfigFile{Path: "/etc/ssh/sshd_config", Folder: "/etc/ssh", Exists: true}
 	block.Reload = Reload{Run: "r1", Command: "rc-service sshd reload && echo 'done'"}
@@ -37,6 +37,8 @@ func renderings(t *testing.T) map[string]string {
 	initScript.Reload = Reload{Run: "r1", Script: "/etc/init.d/ssh"}
 	inetd := commit
 	inetd.Reload = Reload{Run: "r1", SSHD: "/usr/sbin/sshd", ConfigFile: "/etc/ssh/sshd_config"}
+	reloadOnly := commit
+	reloadOnly.Uploaded, reloadOnly.Stage = nil, ""
 	rollback := func(c Commit) Rollback {
 		return Rollback{
 			Run: c.Run, Dir: c.Dir, RollbackSeconds: 60, Config: c.Config, Replaced: c.Replaced,
@@ -45,7 +47,7 @@ func renderings(t *testing.T) map[string]string {
 	}
 	out := map[string]string{}
 	for name, r := range map[string]interface{ Render() (string, error) }{
-		"commit": commit, "commit full": full, "commit block": block, "commit keys": keysOnly,
+		"commit": commit, "commit full": full, "commit block": block, "commit keys": keysOnly, "commit reload": reloadOnly,
 		"commit systemd": systemd, "commit init": initScript, "commit inetd": inetd,
 		"rollback": rollback(commit), "rollback full": rollback(full), "rollback block": rollback(block),
 		"confirm": Confirm{Run: "r1", Nonce: testNonce, Dir: dir, Stage: "/s"}, "confirm backup": Confirm{Run: "r1", Nonce: testNonce, Dir: dir, Stage: "/s", Keep: true, ConfigName: "sshd_config"},

@@ -12,6 +12,7 @@ package templates
 
 import (
 	"embed"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -27,7 +28,7 @@ var files embed.FS
 var parsed = sync.OnceValues(func() (*template.Template, error) {
 	return template.New("").
 		Option("missingkey=error").
-		Funcs(template.FuncMap{"quote": Quote, "quoteLines": quoteLines, "argument": Argument, "line": line}).
+		Funcs(template.FuncMap{"quote": Quote, "quoteLines": quoteLines, "quoteText": quoteText, "argument": Argument, "line": line}).
 		ParseFS(files, "*.tmpl")
 })
 
@@ -50,8 +51,10 @@ func Quote(value string) (string, error) {
 	if err := Check(value); err != nil {
 		return "", err
 	}
-	return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'", nil
+	return singleQuoted(value), nil
 }
+
+func singleQuoted(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
 // quoteLines makes lines one word of a POSIX shell, joined by newlines.
 func quoteLines(lines []string) (string, error) {
@@ -60,7 +63,16 @@ func quoteLines(lines []string) (string, error) {
 			return "", err
 		}
 	}
-	return "'" + strings.ReplaceAll(strings.Join(lines, "\n"), "'", `'\''`) + "'", nil
+	return singleQuoted(strings.Join(lines, "\n")), nil
+}
+
+// quoteText makes a whole text one word of a POSIX shell, byte for byte: a
+// configuration file of the host, or a script of ours. Only NUL can't be.
+func quoteText(text string) (string, error) {
+	if strings.ContainsRune(text, 0) {
+		return "", errors.New("text with a NUL")
+	}
+	return singleQuoted(text), nil
 }
 
 // Argument makes the value one argument in sshd_config or ssh_config, in

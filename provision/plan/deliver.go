@@ -21,16 +21,8 @@ type File struct {
 	Content []byte
 }
 
-// Names of staged files that don't end up in our folder.
-const (
-	stagedConfig    = "config"
-	stagedCandidate = "candidate"
-	stagedRollback  = "rollback.sh"
-)
-
-func reserved(name string) bool {
-	return name == stagedConfig || name == stagedCandidate || name == stagedRollback || name == UserCAName
-}
+// reserved tells whether a staged file of that name would be taken for another.
+func reserved(name string) bool { return name == templates.StagedConfig || name == UserCAName }
 
 // Run is one run on one host.
 type Run struct {
@@ -86,7 +78,7 @@ func (p *Plan) Deliver(run Run, certs []*ssh.Certificate) (*Delivery, error) {
 	if err != nil {
 		return nil, fmt.Errorf("writing the rollback: %w", err)
 	}
-	d.stage(stagedRollback, []byte(rollback))
+	d.commit.Rollback = rollback
 	return d, nil
 }
 
@@ -102,9 +94,8 @@ func (d *Delivery) put(name string, content []byte) {
 
 func (d *Delivery) putConfig() {
 	c := d.plan.config
-	d.stage(stagedConfig, c.text)
-	d.stage(stagedCandidate, c.candidate)
-	d.commit.Candidate, d.commit.Expected = true, d.plan.expected()
+	d.stage(templates.StagedConfig, c.text)
+	d.commit.Candidate, d.commit.Expected = string(c.candidate), d.plan.expected()
 	folder := path.Dir(c.path)
 	there := d.plan.facts.Files[folder].Exists
 	d.commit.Config = &templates.ConfigFile{
@@ -148,7 +139,7 @@ func digest(name string, content []byte) templates.Digest {
 	return templates.Digest{SHA256: hex.EncodeToString(sum[:]), Path: name}
 }
 
-// Files are to be uploaded into one folder.
+// Files are to be uploaded into one folder; there may be none.
 func (d *Delivery) Files() []File { return d.files }
 
 // Commit is the script that checks and swaps in what is in the staging folder.

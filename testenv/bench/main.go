@@ -132,6 +132,11 @@ func (b *bench) round(ctx context.Context, way string, command func(context.Cont
 	if err := b.reset(ctx); err != nil {
 		return err
 	}
+	if way == "floor" {
+		if err := b.layOut(); err != nil {
+			return err
+		}
+	}
 	for _, run := range []string{"first run", "second run"} {
 		if way == "floor" && run == "second run" {
 			continue
