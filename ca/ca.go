@@ -16,8 +16,9 @@ import (
 	"math"
 	"time"
 
-	"github.com/fleetca/fleetca/ca/profile"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/fleetca/fleetca/ca/profile"
 )
 
 // Ledger records certificates.

@@ -15,9 +15,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/ca/profile"
-	"golang.org/x/crypto/ssh"
 )
 
 // memory is a ledger that keeps entries, or fails after keeping them.

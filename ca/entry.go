@@ -6,8 +6,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/fleetca/fleetca/ca/profile"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/fleetca/fleetca/ca/profile"
 )
 
 // Entry is what the ledger holds of one certificate. Times are in UTC, in whole

@@ -10,11 +10,12 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/fleetca/fleetca/ca/keyring"
-	"github.com/fleetca/fleetca/ca/profile"
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
+
+	"github.com/fleetca/fleetca/ca/keyring"
+	"github.com/fleetca/fleetca/ca/profile"
 )
 
 // Role is what one of the CA keys is for.

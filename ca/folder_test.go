@@ -13,10 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fleetca/fleetca/ca"
-	"github.com/fleetca/fleetca/ca/keyring"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
+
+	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/ca/keyring"
 )
 
 // newFolder makes a CA folder without passphrase, whose encryption is slow.

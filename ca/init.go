@@ -10,10 +10,11 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/fleetca/fleetca/ca/keyring"
-	"github.com/fleetca/fleetca/ca/profile"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
+
+	"github.com/fleetca/fleetca/ca/keyring"
+	"github.com/fleetca/fleetca/ca/profile"
 )
 
 // MinPassphrase is the shortest passphrase for CA keys, in bytes.

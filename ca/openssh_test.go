@@ -14,9 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/ca/profile"
-	"golang.org/x/crypto/ssh"
 )
 
 // shown is what ssh-keygen -L says of a certificate.

@@ -12,11 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/fleetca/fleetca/ca/keyring"
 	"github.com/fleetca/fleetca/ca/profile"
 	"github.com/fleetca/fleetca/testenv"
 	"github.com/fleetca/fleetca/testenv/fleettest"
-	"golang.org/x/crypto/ssh"
 )
 
 // rig is a real sshd that trusts CAs of every type, and keys of every type.

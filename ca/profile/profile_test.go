@@ -13,8 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fleetca/fleetca/ca/profile"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/fleetca/fleetca/ca/profile"
 )
 
 var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)

@@ -20,8 +20,9 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/fleetca/fleetca/ca/profile"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/fleetca/fleetca/ca/profile"
 )
 
 // Reasons for refusing a certificate that callers tell apart.

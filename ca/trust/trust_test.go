@@ -11,8 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fleetca/fleetca/ca/trust"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/fleetca/fleetca/ca/trust"
 )
 
 var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)

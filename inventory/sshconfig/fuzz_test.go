@@ -99,7 +99,7 @@ func FuzzMatchPattern(f *testing.F) {
 		if len(s) > 12 || len(pattern) > 12 {
 			return
 		}
-		if got, want := matchPattern(s, pattern), slowMatch(s, pattern); got != want {
+		if got, want := MatchPattern(s, pattern), slowMatch(s, pattern); got != want {
 			t.Fatalf("%q against %q: %v, want %v", s, pattern, got, want)
 		}
 	})

@@ -56,7 +56,7 @@ func (p *pass) hostLine(l *line) (bool, error) {
 		if pattern == "" {
 			return false, l.errorf("empty pattern")
 		}
-		if matchPattern(p.host, pattern) {
+		if MatchPattern(p.host, pattern) {
 			if negated {
 				return false, nil
 			}
@@ -168,13 +168,16 @@ func criteria(s string) []string {
 	return words
 }
 
-// matchList is OpenSSH's match_pattern_list: comma-separated patterns, of which
-// a negated one that matches decides against.
-func matchList(s, list string) bool {
+// matchList is MatchPatterns for patterns that a comma separates.
+func matchList(s, list string) bool { return MatchPatterns(s, strings.Split(list, ",")) }
+
+// MatchPatterns is OpenSSH's match_pattern_list: whether one of the patterns
+// matches, and none that is negated by a leading "!".
+func MatchPatterns(s string, patterns []string) bool {
 	matched := false
-	for pattern := range strings.SplitSeq(list, ",") {
+	for _, pattern := range patterns {
 		pattern, negated := strings.CutPrefix(pattern, "!")
-		if matchPattern(s, pattern) {
+		if MatchPattern(s, pattern) {
 			if negated {
 				return false
 			}
@@ -184,9 +187,9 @@ func matchList(s, list string) bool {
 	return matched
 }
 
-// matchPattern is OpenSSH's match_pattern: * is any text, ? one byte. It takes
+// MatchPattern is OpenSSH's match_pattern: * is any text, ? one byte. It takes
 // time in proportion to both lengths, whatever the pattern.
-func matchPattern(s, pattern string) bool {
+func MatchPattern(s, pattern string) bool {
 	star, mark := -1, 0
 	i, j := 0, 0
 	for i < len(s) {

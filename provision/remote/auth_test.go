@@ -16,10 +16,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/fleetca/fleetca/inventory"
 	"github.com/fleetca/fleetca/testenv"
 	"github.com/fleetca/fleetca/testenv/fleettest"
-	"golang.org/x/crypto/ssh"
 )
 
 // run runs a program that must succeed.

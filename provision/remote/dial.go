@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/fleetca/fleetca/inventory/sshconfig"
 )
 
 const (
@@ -189,7 +191,7 @@ func choose(wanted string, ours []string) []string {
 	list := strings.Split(strings.TrimLeft(wanted, "+-^"), ",")
 	matches := func(algorithm string) bool {
 		for _, pattern := range list {
-			if matchWildcards(algorithm, pattern) {
+			if sshconfig.MatchPattern(algorithm, pattern) {
 				return true
 			}
 		}

@@ -10,8 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/fleetca/fleetca/ca/trust"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/fleetca/fleetca/ca/trust"
 )
 
 // minRSA is the shortest RSA host key that is accepted from anyone.

@@ -12,9 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/fleetca/fleetca/testenv"
 	"github.com/fleetca/fleetca/testenv/fleettest"
-	"golang.org/x/crypto/ssh"
 )
 
 func publicKey(t testing.TB, path string) ssh.PublicKey {

@@ -6,8 +6,9 @@ import (
 	"net"
 	"strings"
 
-	"github.com/fleetca/fleetca/inventory/sshconfig"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/fleetca/fleetca/inventory/sshconfig"
 )
 
 // hop is the connection to one jump host on one way, shared by all hosts behind

@@ -21,6 +21,8 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
+
+	"github.com/fleetca/fleetca/inventory/sshconfig"
 )
 
 // x/crypto's knownhosts differs from OpenSSH in what matters here: one bad
@@ -68,44 +70,13 @@ func (l *knownLine) matches(name string) bool {
 	if l.hash != nil {
 		return hmac.Equal(hashName(name, l.salt), l.hash)
 	}
-	matched := false
-	for _, pattern := range l.patterns {
-		pattern, negated := strings.CutPrefix(pattern, "!")
-		if matchWildcards(name, pattern) {
-			if negated {
-				return false
-			}
-			matched = true
-		}
-	}
-	return matched
+	return sshconfig.MatchPatterns(name, l.patterns)
 }
 
 func hashName(name string, salt []byte) []byte {
 	mac := hmac.New(sha1.New, salt)
 	mac.Write([]byte(name))
 	return mac.Sum(nil)
-}
-
-// matchWildcards is OpenSSH's match_pattern: * is any text, ? one byte.
-func matchWildcards(s, pattern string) bool {
-	star, mark, i, j := -1, 0, 0, 0
-	for i < len(s) {
-		switch {
-		case j < len(pattern) && pattern[j] == '*':
-			star, mark = j, i
-			j++
-		case j < len(pattern) && (pattern[j] == '?' || pattern[j] == s[i]):
-			i++
-			j++
-		case star >= 0:
-			mark++
-			i, j = mark, star+1
-		default:
-			return false
-		}
-	}
-	return strings.Trim(pattern[j:], "*") == ""
 }
 
 // parseKnownLine reads one line. It is false for blank lines, comments and

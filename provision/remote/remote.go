@@ -23,10 +23,11 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/fleetca/fleetca/ca/trust"
 	"github.com/fleetca/fleetca/inventory"
 	"github.com/fleetca/fleetca/inventory/sshconfig"
-	"golang.org/x/crypto/ssh"
 )
 
 const (

@@ -11,11 +11,12 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/fleetca/fleetca/inventory"
 	"github.com/fleetca/fleetca/inventory/sshconfig"
 	"github.com/fleetca/fleetca/testenv"
 	"github.com/fleetca/fleetca/testenv/fleettest"
-	"golang.org/x/crypto/ssh"
 )
 
 func TestMain(m *testing.M) {
