@@ -249,11 +249,12 @@ func (r *hostRun) commit(ctx context.Context, script, nonce string) error {
 
 // verify opens a new connection that trusts nothing but the host CA, and
 // returns it when the host shows a certificate that is part of the plan. The
-// old sshd may answer for a moment after the reload.
+// old sshd may answer for a moment after the reload. Attempts are spaced: since
+// OpenSSH 9.8 a client that goes away before it logs in is penalised.
 func (r *hostRun) verify(ctx context.Context, delivery *plan.Delivery) (*remote.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.p.cfg.RollbackAfter*2/3)
 	defer cancel()
-	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 4*time.Second) {
 		conn, err := r.p.cfg.Dialer.Dial(ctx, r.host, remote.Options{HostCertificateOnly: true})
 		if err == nil {
 			if delivery.Shows(conn.HostKey()) {
