@@ -62,7 +62,7 @@ func (s *site) listen(ctx context.Context) (pid, port int) {
 // TestListener runs the probe as it is run in earnest, by a login over ssh,
 // and looks whether it finds the sshd that has to be reloaded.
 func TestListener(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	me, err := user.Current()
 	if err != nil {
