@@ -65,9 +65,8 @@ func (r *hostRun) run(ctx context.Context) (err error) {
 	if r.plan, err = r.makePlan(found); err != nil {
 		return err
 	}
-	r.report.Notes = append(r.report.Notes, r.plan.Notes...)
 	for _, note := range r.plan.Notes {
-		r.emit(Event{Note: note})
+		r.note(note)
 	}
 	for _, s := range r.plan.Steps {
 		step := StepReport(s)
@@ -95,6 +94,11 @@ func (r *hostRun) emit(e Event) {
 	r.p.cfg.Observe(e)
 }
 
+func (r *hostRun) note(text string) {
+	r.report.Notes = append(r.report.Notes, text)
+	r.emit(Event{Note: text})
+}
+
 // gather runs the probe, and first cleans up after a run that died on the
 // host: what the plan is made from must be the host's real state.
 func (r *hostRun) gather(ctx context.Context) (*facts.Facts, error) {
@@ -106,7 +110,7 @@ func (r *hostRun) gather(ctx context.Context) (*facts.Facts, error) {
 		return found, err
 	}
 	if r.p.cfg.Check {
-		r.emit(Event{Note: "another run is under way on the host, or has died there"})
+		r.note("another run is under way on the host, or has died there")
 		return found, nil
 	}
 	nonce := rand.Text()
@@ -117,9 +121,7 @@ func (r *hostRun) gather(ctx context.Context) (*facts.Facts, error) {
 	if _, err := r.script(ctx, r.conn, script, nonce); err != nil {
 		return nil, err
 	}
-	note := "an earlier run had died on the host: what it left was put back"
-	r.report.Notes = append(r.report.Notes, note)
-	r.emit(Event{Note: note})
+	r.note("an earlier run had died on the host: what it left was put back")
 	return r.probe(ctx)
 }
 
