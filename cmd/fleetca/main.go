@@ -124,7 +124,7 @@ func (a *app) report(err error) int {
 	if coded := (*codedError)(nil); errors.As(err, &coded) {
 		code = coded.code
 	} else if errors.Is(err, context.Canceled) {
-		err = withCode(exitInterrupted, errors.New("interrupted"))
+		err = errors.New("interrupted")
 		code = exitInterrupted
 	}
 	if text := err.Error(); text != "" {
