@@ -82,9 +82,30 @@ func harmlessValue(keyword, value string) bool {
 		return strings.EqualFold(value, "none")
 	case "pubkeyacceptedalgorithms", "pubkeyacceptedkeytypes", "casignaturealgorithms":
 		// More algorithms, or another order of preference: ours stay allowed.
-		return strings.HasPrefix(value, "+") || strings.HasPrefix(value, "^")
+		return strings.HasPrefix(value, "+") || strings.HasPrefix(value, "^") || allowsOurs(value)
 	}
 	return false
+}
+
+// ours are the signature algorithms that fleetca uses. Those of certificates
+// are these, too, with a name of their own.
+var ours = []string{
+	"ssh-ed25519", "sk-ssh-ed25519@openssh.com", "rsa-sha2-256", "rsa-sha2-512",
+	"ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "sk-ecdsa-sha2-nistp256@openssh.com",
+	"ssh-ed25519-cert-v01@openssh.com", "sk-ssh-ed25519-cert-v01@openssh.com",
+	"rsa-sha2-256-cert-v01@openssh.com", "rsa-sha2-512-cert-v01@openssh.com",
+	"ecdsa-sha2-nistp256-cert-v01@openssh.com", "ecdsa-sha2-nistp384-cert-v01@openssh.com",
+	"ecdsa-sha2-nistp521-cert-v01@openssh.com", "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
+}
+
+// allowsOurs says whether a plain list of algorithms, such as the one that a
+// distribution's policy puts into the system's file, has some that are ours.
+// Such a list is there to keep weak ones out, which we don't have at all.
+func allowsOurs(list string) bool {
+	patterns := strings.Split(list, ",")
+	return !strings.HasPrefix(list, "-") && slices.ContainsFunc(ours, func(algorithm string) bool {
+		return MatchPatterns(algorithm, patterns)
+	})
 }
 
 // setting is a value and where it was obtained.

@@ -75,16 +75,18 @@ func (p *pass) matchLine(l *line) (bool, error) {
 		return false, l.errorf("no criterion")
 	}
 	matched, unknown := true, ""
-	for i := 0; i < len(words); i++ {
+	before := 0 // criteria before this one
+	for i := 0; i < len(words); i, before = i+1, before+1 {
 		attribute, negated := strings.CutPrefix(words[i], "!")
 		attribute = strings.ToLower(attribute)
 		holds := false
 		switch attribute {
 		case "all":
-			if len(words) != 1 {
+			// ssh allows one criterion before it, as in "final all".
+			if before > 1 || i != len(words)-1 {
 				return false, l.errorf("%q can't be combined with other criteria", "all")
 			}
-			return !negated, nil
+			holds = true
 		case "final", "canonical":
 			// Nothing is canonicalised here (CanonicalizeHostname is refused),
 			// so both hold in the second pass only.

@@ -135,6 +135,15 @@ func TestAgainstSSH(t *testing.T) {
 		"20-b.conf": "Match host web1\n  HostKeyAlias fromb\n",
 		".hidden":   "User hidden\n",
 		"plain":     "User plain\n",
+		"50-redhat": "Match final all\n\tInclude " + included + "/policy\n\tGSSAPIAuthentication yes\n\tForwardX11Trusted yes\n\tSendEnv LANG LC_*\n",
+		// As crypto-policies writes it.
+		"policy": "Ciphers aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr,aes128-gcm@openssh.com,aes128-ctr\n" +
+			"MACs hmac-sha2-256-etm@openssh.com,umac-128-etm@openssh.com,hmac-sha2-512-etm@openssh.com,hmac-sha2-256\n" +
+			"KexAlgorithms curve25519-sha256,ecdh-sha2-nistp256,diffie-hellman-group14-sha256\n" +
+			"PubkeyAcceptedAlgorithms ecdsa-sha2-nistp256,ecdsa-sha2-nistp256-cert-v01@openssh.com,ssh-ed25519," +
+			"ssh-ed25519-cert-v01@openssh.com,rsa-sha2-256,rsa-sha2-512-cert-v01@openssh.com\n" +
+			"CASignatureAlgorithms ecdsa-sha2-nistp256,sk-ecdsa-sha2-nistp256@openssh.com,ssh-ed25519,rsa-sha2-256,rsa-sha2-512\n" +
+			"RequiredRSASize 2048\nPort 2203\n",
 	} {
 		if err := os.WriteFile(filepath.Join(included, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -176,6 +185,14 @@ func TestAgainstSSH(t *testing.T) {
 		{"host keyword in a comment line", "web1", "Host db1 # web1\n Port 1\n", o{}, nil},
 
 		{"match all", "web1", "Host db1\n Port 1\nMatch all\n Port 2\n", o{}, nil},
+		{"match final all", "web1", "Match final all\n Port 2\nHost *\n User u\n", o{}, nil},
+		{"match final all loses", "web1", "Match final all\n Port 2\nHost *\n Port 3\n", o{}, nil},
+		{"match canonical all", "web1", "Match canonical all\n Port 2\nMatch all\n User u\n", o{}, nil},
+		{"match canonical all in a final pass", "web1", "Match canonical all\n Port 2\nMatch final all\n User u\n", o{}, nil},
+		{"match not final all", "web1", "Match !final all\n Port 2\nMatch final !all\n User u\n", o{}, nil},
+		{"match host all", "web1", "Match host web1 all\n Port 2\nMatch host db1 all\n User u\n", o{}, nil},
+		{"match all, comment", "web1", "Match final all # here\n Port 2\n", o{}, nil},
+		{"red hat's", "web1", "Host *\n Include " + included + "/50-redhat\n", o{}, nil},
 		{"match not all", "web1", "Match !all\n Port 2\n", o{}, nil},
 		{"match host", "web1", "Match host web*,db*\n Port 2\n", o{}, nil},
 		{"match host is the resolved one", "web1", "HostName x.example.com\nMatch host web1\n Port 2\nMatch host *.EXAMPLE.com\n Port 3\n", o{}, nil},
@@ -275,6 +292,7 @@ func TestRefusedAsSSH(t *testing.T) {
 		"Port 0\n", "Port 70000\n", "Port ssh-not-a-service\n", "Port\n", "Port 1 2\n", "NoSuchKeyword 1\n",
 		"IdentityFile \"/a\n", "StrictHostKeyChecking perhaps\n", "ConnectTimeout 5x\n", "AddressFamily 5\n",
 		"IdentitiesOnly perhaps\n", "HostName %x\n", "Match\n", "Match host\n", "Match all host web1\n",
+		"Match host web1 final all\n", "Match all all\n",
 		"Match weather fine\n", "UserKnownHostsFile none /a\n", "UserKnownHostsFile \"\"\n",
 		"ProxyJump :22\n", "ProxyJump a:b\n", "ProxyJump @x\n", "Include \"\"\n", "IdentityAgent ${NO_SUCH_VARIABLE_HERE}\n",
 		"IdentityAgent $1x-\n", "HostName -x\n",
@@ -308,8 +326,8 @@ func TestNotHonoured(t *testing.T) {
 		{"CheckHostIP yes", "can't be honoured"},
 		{"RevokedHostKeys /etc/hosts", "can't be honoured"},
 		{"PKCS11Provider /lib/x.so", "can't be honoured"},
-		{"PubkeyAcceptedAlgorithms ssh-ed25519", "can't be honoured"},
-		{"CASignatureAlgorithms ssh-ed25519", "can't be honoured"},
+		{"PubkeyAcceptedAlgorithms ssh-rsa", "can't be honoured"},
+		{"CASignatureAlgorithms ssh-rsa", "can't be honoured"},
 		{"User %u", "tokens in a login"},
 		{"IdentityFile ~/%C", "not supported"},
 		{"IdentityFile ${NO_SUCH_VARIABLE_HERE}/x", "is not set"},
@@ -336,6 +354,7 @@ func TestNotHonoured(t *testing.T) {
 	}
 	for _, fine := range []string{
 		"CanonicalizeHostname no", "CheckHostIP no", "KnownHostsCommand none", "PubkeyAcceptedAlgorithms +ssh-rsa",
+		"PubkeyAcceptedAlgorithms ssh-rsa,ssh-ed25519", "PubkeyAcceptedKeyTypes rsa-sha2-*", "CASignatureAlgorithms ssh-ed25519",
 	} {
 		if _, err := lookup(t, fine+"\n", "web1", Override{}); err != nil {
 			t.Errorf("%q: %v", fine, err)
