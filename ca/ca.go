@@ -156,6 +156,9 @@ func (a *Authority) Sign(ctx context.Context, requests ...profile.Request) ([]*s
 			return nil, err
 		}
 		if err := a.sign(cert); err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err() // it is why an agent's connection was closed
+			}
 			return nil, fmt.Errorf("signing the certificate for %q: %w", cert.KeyId, err)
 		}
 	}

@@ -135,6 +135,25 @@ var faults = []fault{
 		state: provision.RolledBack, check: func(err error) bool { return strings.Contains(err.Error(), "verifying from outside") },
 	},
 	{
+		name: "verification fails on a full disk", change: quickRollback,
+		at: do(provision.Verify, func(t *testing.T, h *testenv.Host) error {
+			return errors.Join(h.FillDisk("/etc"), os.Remove(h.File(ourDropIn)), h.Reload(t.Context()))
+		}),
+		state: provision.RolledBack, check: func(err error) bool { return strings.Contains(err.Error(), "verifying from outside") },
+		heal: free("/etc"),
+	},
+	{
+		name: "somebody breaks the configuration meanwhile", change: quickRollback,
+		at: do(provision.Verify, func(t *testing.T, h *testenv.Host) error {
+			return errors.Join(
+				os.Remove(h.File(ourDropIn)), h.Reload(t.Context()),
+				os.WriteFile(h.File(brokenDropIn), []byte("Bogus yes\n"), 0o644),
+			)
+		}),
+		state: provision.RolledBack, check: func(err error) bool { return strings.Contains(err.Error(), "verifying from outside") },
+		litter: []string{brokenDropIn},
+	},
+	{
 		name: "network cut after the reload", change: quickRollback,
 		at:    do(provision.Verify, func(t *testing.T, h *testenv.Host) error { return h.Partition(t.Context()) }),
 		state: provision.RollingBack, check: func(err error) bool { return strings.Contains(err.Error(), "by itself within 6s") },

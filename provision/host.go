@@ -106,7 +106,9 @@ func (r *hostRun) gather(ctx context.Context) (*facts.Facts, error) {
 	if errors.Is(err, facts.ErrChanged) {
 		found, err = r.probe(ctx) // a file was being written just then
 	}
-	if err != nil || !found.Run.Exists {
+	if err != nil || !found.Run.Exists || found.Effective == nil {
+		// With a configuration that sshd refuses nothing is touched: a recovery
+		// would reload it. The plan says why.
 		return found, err
 	}
 	if r.p.cfg.Check {
@@ -170,11 +172,7 @@ func (r *hostRun) apply(ctx context.Context) error {
 		return err
 	}
 	r.begin(Commit)
-	script, err := delivery.Commit(stage)
-	if err != nil {
-		return err
-	}
-	if err := r.commit(ctx, script, delivery.Nonce()); err != nil {
+	if err := r.commit(ctx, delivery, stage); err != nil {
 		return err
 	}
 	r.begin(Verify)
@@ -184,14 +182,29 @@ func (r *hostRun) apply(ctx context.Context) error {
 	}
 	defer proof.Close()
 	r.begin(Confirm)
-	if script, err = delivery.Confirm(); err == nil {
-		_, err = r.script(ctx, proof, script, delivery.Nonce())
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("confirming: %w", err), r.undo(ctx, delivery))
+	if err := r.confirm(ctx, proof, delivery); err != nil {
+		return err
 	}
 	r.report.State = Changed
 	return nil
+}
+
+// confirm makes the change stay. Where its answer is lost the host is asked
+// what became of it.
+func (r *hostRun) confirm(ctx context.Context, proof *remote.Conn, delivery *plan.Delivery) error {
+	script, err := delivery.Confirm()
+	if err == nil {
+		_, err = r.script(ctx, proof, script, delivery.Nonce())
+	}
+	if err == nil {
+		return nil
+	}
+	undone := r.undo(ctx, delivery)
+	if refused := (*ScriptError)(nil); errors.As(undone, &refused) && refused.Reason == "confirmed" {
+		r.note("the answer to the confirmation was lost; the change stays")
+		return nil
+	}
+	return errors.Join(fmt.Errorf("confirming: %w", err), undone)
 }
 
 // deliver has the certificates signed and makes the plan ready.
@@ -224,29 +237,51 @@ func (r *hostRun) upload(ctx context.Context, delivery *plan.Delivery) (string, 
 	}
 	stage, err := r.conn.Upload(ctx, files)
 	if err != nil {
-		if stage != "" {
-			err = errors.Join(err, r.conn.RemoveUpload(ctx, stage))
-		}
-		return "", fmt.Errorf("uploading: %w", err)
+		return "", errors.Join(fmt.Errorf("uploading: %w", err), r.discard(ctx, stage))
 	}
 	return stage, nil
 }
 
+// discardTimeout bounds the removal of what was uploaded for nothing.
+const discardTimeout = 10 * time.Second
+
+// discard removes a staging folder that no script will remove.
+func (r *hostRun) discard(ctx context.Context, stage string) error {
+	if stage == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTimeout)
+	defer cancel()
+	return r.conn.RemoveUpload(ctx, stage)
+}
+
 // commit runs the commit script and says in the report what became of the host
 // if it failed.
-func (r *hostRun) commit(ctx context.Context, script, nonce string) error {
-	armed, err := r.script(ctx, r.conn, script, nonce)
-	var refused *ScriptError
+func (r *hostRun) commit(ctx context.Context, delivery *plan.Delivery, stage string) error {
+	script, err := delivery.Commit(stage)
+	if err != nil {
+		return errors.Join(err, r.discard(ctx, stage))
+	}
+	armed, err := r.script(ctx, r.conn, script, delivery.Nonce())
+	var (
+		refused *ScriptError
+		become  *remote.BecomeError
+		cut     *remote.ScriptError
+	)
 	switch {
 	case err == nil:
-	case !errors.As(err, &refused):
-		// Nobody can tell how far it came; what it armed goes off by itself.
-		r.report.State = RollingBack
-		err = fmt.Errorf("%w (if the host was changed it puts itself back within %s)", err, r.p.cfg.RollbackAfter)
-	case armed:
-		r.report.State = RolledBack
+		return nil
+	case errors.As(err, &refused):
+		if armed {
+			r.report.State = RolledBack
+		}
+		return err
+	case errors.As(err, &become), errors.As(err, &cut) && !cut.Started && !cut.EndUnknown:
+		return errors.Join(err, r.discard(ctx, stage)) // nothing of it was run
 	}
-	return err
+	// Nobody can tell how far it came; what it armed goes off by itself.
+	r.report.State = RollingBack
+	return fmt.Errorf("%w (if the host was changed it puts itself back within %s)", err, r.p.cfg.RollbackAfter)
 }
 
 // verify opens a new connection that trusts nothing but the host CA, and

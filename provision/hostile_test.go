@@ -147,3 +147,57 @@ func TestConfirmedTooLate(t *testing.T) {
 	}
 	w.asBefore(host, before)
 }
+
+// The disk fills up while the change waits for its proof: the proof and the
+// confirmation need no space.
+func TestDiskFullAtTheEnd(t *testing.T) {
+	fleettest.NeedRoot(t)
+	w, host := namespaced(t, testenv.HostConfig{}, nil)
+	w.observe = func(e provision.Event) {
+		do(provision.Verify, fill("/etc"))(t, host, e)
+	}
+	w.must(provision.Changed)
+	free("/etc")(t, host)
+	w.observe = nil
+	w.must(provision.Unchanged)
+	w.mustLogin(host, w.userCertificate("alice", w.userCA, host.Login()))
+}
+
+// Long after a run died somebody has gone on from its configuration: recovery
+// leaves theirs alone.
+func TestRecoveryKeepsLaterEdits(t *testing.T) {
+	fleettest.NeedRoot(t)
+	w, host := namespaced(t, testenv.HostConfig{NoDropIns: true}, nil)
+	quick := func(c *provision.Config, r *remote.Config) { c.RollbackAfter, r.Timeout = 6*time.Second, time.Second }
+	w.observe = func(e provision.Event) {
+		do(provision.Verify, func(t *testing.T, h *testenv.Host) error { return h.Kill(t.Context()) })(t, host, e)
+	}
+	if got := w.provision(t.Context(), quick).Hosts[0]; got.State != provision.RollingBack {
+		t.Fatalf("ended %s: %v", got.State, got.Err)
+	}
+	w.observe = nil
+	if err := host.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	file := host.File("/etc/ssh/sshd_config")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const edit = "MaxAuthTries 4 # by hand\n"
+	if err := os.WriteFile(file, append(text, edit...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(host.File("/etc/ssh/fleetca/run"), old, old); err != nil {
+		t.Fatal(err)
+	}
+	report := w.provision(t.Context())
+	if got := report.Hosts[0]; got.Err != nil {
+		t.Errorf("ended %s: %v", got.State, got.Err)
+	}
+	if text, err := os.ReadFile(file); err != nil || !strings.HasSuffix(string(text), edit) {
+		t.Errorf("the edit is gone: %v\n%s", err, text)
+	}
+	w.must(provision.Unchanged)
+}

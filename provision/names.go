@@ -15,20 +15,21 @@ import (
 // address where that is a name and not a number, and fleetca_principals. All
 // of them come from the inventory, none from the host.
 func Names(name string, s inventory.Settings) []string {
-	names := []string{strings.ToLower(name)}
-	for _, more := range append([]string{s.Address}, s.Principals...) {
-		more = strings.ToLower(strings.TrimSuffix(more, "."))
-		if more == "" || slices.Contains(names, more) {
-			continue
+	lower := func(n string) string { return strings.ToLower(strings.TrimSuffix(n, ".")) }
+	names := []string{lower(name)}
+	add := func(n string) {
+		if n = lower(n); n != "" && !slices.Contains(names, n) {
+			names = append(names, n)
 		}
-		names = append(names, more)
 	}
-	// An address is a principal only where somebody asked for it: whoever gets
-	// the address next would inherit the certificate's word for it.
-	names = slices.DeleteFunc(names, func(n string) bool {
-		_, err := netip.ParseAddr(n)
-		return err == nil && !slices.Contains(s.Principals, n) && n != strings.ToLower(name)
-	})
+	// A number is a principal only where somebody asked for it: whoever gets the
+	// address next would inherit the certificate's word for it.
+	if _, err := netip.ParseAddr(s.Address); err != nil {
+		add(s.Address)
+	}
+	for _, n := range s.Principals {
+		add(n)
+	}
 	return names
 }
 

@@ -13,7 +13,7 @@ import (
 // everything as it was or put it back.
 type ScriptError struct {
 	// Reason is one word: busy, write, upload, changed, refused, effective,
-	// reload or rolled_back.
+	// reload, rolled_back or confirmed.
 	Reason string
 	// Text is the host's own words: untrusted, one line.
 	Text string

@@ -30,6 +30,8 @@ type ConfigFile struct {
 	Exists bool
 	// MakeFolder tells that Folder is missing and has to be made.
 	MakeFolder bool
+	// SHA256 is of the new text, WasSHA256 of the one that it replaces.
+	SHA256, WasSHA256 string
 }
 
 // Reload is how sshd is made to read its configuration: by the first of
@@ -40,12 +42,13 @@ type Reload struct {
 	// Command is a shell command of the inventory's.
 	Command string
 	// PID is the listener, hung up by SIGHUP; PIDFile is where it notes that it
-	// listens again.
+	// listens again, if it does.
 	PID     int
 	PIDFile string
 	// Unit and Script are also what starts a listener that has died.
 	Unit, Script string
-	// SSHD and ConfigFile start it where there is neither.
+	// SSHD and ConfigFile check the configuration, and start a listener where
+	// there is neither Unit nor Script.
 	SSHD, ConfigFile string
 }
 
@@ -144,6 +147,9 @@ type Confirm struct {
 	ConfigName string
 }
 
+// RenameConfig tells whether the kept configuration file needs another name.
+func (c Confirm) RenameConfig() bool { return c.ConfigName != "" && c.ConfigName != StagedConfig }
+
 // Render checks the fields and gives the script for /bin/sh.
 func (c Confirm) Render() (string, error) {
 	if err := checkRun(c.Run, c.Nonce, c.Dir); err != nil {
@@ -157,8 +163,12 @@ func (c Confirm) Render() (string, error) {
 	return render("confirm.sh.tmpl", c)
 }
 
-// Undo rolls back without waiting.
-type Undo struct{ Run, Nonce, Dir string }
+// Undo rolls back without waiting. Installed are the files as the run left them:
+// where they still stand, the change had been confirmed.
+type Undo struct {
+	Run, Nonce, Dir string
+	Installed       []Digest
+}
 
 // Render checks the fields and gives the script for /bin/sh.
 func (u Undo) Render() (string, error) {

@@ -27,8 +27,8 @@ func renderings(t *testing.T) map[string]string {
 	full.Config = &ConfigFile{Path: "/etc/ssh/sshd_config.d/00-fleetca.conf", Folder: "/etc/ssh/sshd_config.d", MakeFolder: true}
 	full.Candidate, full.Expected, full.Rollback = "Banner it's\r\nPort 22", []string{"banner it's", "port 22"}, "#!/bin/sh\n"
 	block := full
-	block.Config = &ConfigFile{Path: "/etc/ssh/sshd_config", Folder: "/etc/ssh", Exists: true}
-	block.Reload = Reload{Run: "r1", Command: "rc-service sshd reload && echo 'done'"}
+	block.Config = &ConfigFile{Path: "/etc/ssh/sshd_config", Folder: "/etc/ssh", Exists: true, SHA256: strings.Repeat("c", 64), WasSHA256: strings.Repeat("d", 64)}
+	block.Reload = Reload{Run: "r1", Command: "rc-service sshd reload && echo 'done'", SSHD: "/usr/sbin/sshd", ConfigFile: "/etc/ssh/sshd_config"}
 	keysOnly := commit
 	keysOnly.Files, keysOnly.Reloads = []string{"user_ca.pub"}, false
 	systemd := commit
@@ -51,7 +51,7 @@ func renderings(t *testing.T) map[string]string {
 		"commit systemd": systemd, "commit init": initScript, "commit inetd": inetd,
 		"rollback": rollback(commit), "rollback full": rollback(full), "rollback block": rollback(block),
 		"confirm": Confirm{Run: "r1", Nonce: testNonce, Dir: dir, Stage: "/s"}, "confirm backup": Confirm{Run: "r1", Nonce: testNonce, Dir: dir, Stage: "/s", Keep: true, ConfigName: "sshd_config"},
-		"undo": Undo{"r1", testNonce, dir}, "recover": Recover{testNonce, dir},
+		"undo": Undo{"r1", testNonce, dir, full.Previous}, "recover": Recover{testNonce, dir},
 	} {
 		text, err := r.Render()
 		if err != nil {

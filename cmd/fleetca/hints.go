@@ -87,7 +87,7 @@ var refusalHints = map[plan.Reason]string{
 
 var scriptHints = map[string]string{
 	"busy":        "wait for the other run; one that died is cleaned up by the next run when its time is over",
-	"write":       "is there space left on the host, and is /etc/ssh writable? Nothing was changed",
+	"write":       "is there space left on the host, and is /etc/ssh writable? The recap says whether the host was changed",
 	"upload":      "the files changed on their way; try again",
 	"changed":     "somebody else is changing the host's sshd configuration; try again when they are done",
 	"refused":     "run sshd -t on the host: somebody may be editing its configuration. Nothing was changed",

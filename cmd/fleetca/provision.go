@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/fleetca/fleetca/ca/profile"
 	"github.com/fleetca/fleetca/cmd/terminal"
 	"github.com/fleetca/fleetca/inventory"
 	"github.com/fleetca/fleetca/inventory/sshconfig"
@@ -65,7 +67,7 @@ func (c *provisionCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer folder.close()
-	cfg, err := c.config(ctx, a, folder)
+	cfg, err := c.config(ctx, a, folder, hosts)
 	if err != nil {
 		return err
 	}
@@ -147,7 +149,7 @@ func (c *provisionCmd) selected(ctx context.Context, a *app) ([]*inventory.Host,
 	return hosts, withCode(exitUsage, errors.Join(problems...))
 }
 
-func (c *provisionCmd) config(ctx context.Context, a *app, folder *caFolder) (provision.Config, error) {
+func (c *provisionCmd) config(ctx context.Context, a *app, folder *caFolder, hosts []*inventory.Host) (provision.Config, error) {
 	fail := func(err error) (provision.Config, error) { return provision.Config{}, err }
 	batches, err := provision.ParseBatches(c.Serial)
 	if err != nil {
@@ -157,7 +159,7 @@ func (c *provisionCmd) config(ctx context.Context, a *app, folder *caFolder) (pr
 	if err != nil {
 		return fail(err)
 	}
-	files, err := sshconfig.Load(sshconfig.Files{User: c.SSHConfig})
+	files, err := sshconfig.Load(c.sshFiles())
 	if err != nil {
 		return fail(withCode(exitUsage, err))
 	}
@@ -179,6 +181,9 @@ func (c *provisionCmd) config(ctx context.Context, a *app, folder *caFolder) (pr
 	if cfg.DefaultTTL, err = folder.hostTTL(); err != nil {
 		return fail(err)
 	}
+	if err := c.checkTTLs(folder, hosts); err != nil {
+		return fail(withCode(exitUsage, err))
+	}
 	if !c.Check {
 		if cfg.Authority, err = folder.hostAuthority(ctx, a); err != nil {
 			return fail(err)
@@ -188,11 +193,45 @@ func (c *provisionCmd) config(ctx context.Context, a *app, folder *caFolder) (pr
 	return cfg, err
 }
 
+// checkTTLs refuses lifetimes that the CA won't sign, before any host is asked.
+func (c *provisionCmd) checkTTLs(folder *caFolder, hosts []*inventory.Host) error {
+	limits, err := folder.Rules().For(profile.Host)
+	if err != nil {
+		return err
+	}
+	var problems []error
+	for _, h := range hosts {
+		settings, err := h.Settings()
+		if err != nil {
+			return err
+		}
+		ttl, err := provision.TTL(h, settings, limits.Default)
+		if err == nil && ttl > limits.Max {
+			err = fmt.Errorf("%s: fleetca_cert_ttl: %s is more than the CA allows, %s",
+				h.Position("fleetca_cert_ttl"), settings.CertTTL, profile.FormatTTL(limits.Max))
+		}
+		problems = append(problems, err)
+	}
+	return errors.Join(problems...)
+}
+
+// sshFiles are ssh's own, or the one that takes the place of both.
+func (c *provisionCmd) sshFiles() sshconfig.Files {
+	if c.SSHConfig == "" {
+		return sshconfig.Files{}
+	}
+	return sshconfig.Files{User: c.SSHConfig, System: os.DevNull}
+}
+
 // prompts asks for the passwords that were announced, each once for the whole
 // fleet. Passphrases of key files are asked for when a key is first needed.
 func (c *provisionCmd) prompts(ctx context.Context, cfg *remote.Config, a *app) error {
-	cfg.Passphrase = func(ctx context.Context, file string) ([]byte, error) {
-		return a.Term.Secret(ctx, "passphrase for "+file)
+	cfg.Passphrase = func(host context.Context, file string) ([]byte, error) {
+		// Hosts that are under way outlive a Ctrl-C; a question must not.
+		asking, cancel := context.WithCancel(host)
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		return a.Term.Secret(asking, "passphrase for "+file)
 	}
 	if c.AskPass {
 		password, err := a.Term.Secret(ctx, "SSH password")

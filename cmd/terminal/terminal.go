@@ -98,14 +98,17 @@ func Width(stream any) int {
 func (t *Terminal) Secret(ctx context.Context, prompt string) ([]byte, error) {
 	t.ask.Lock()
 	defer t.ask.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	tty, err := openTTY()
 	if err != nil {
 		return nil, fmt.Errorf("asking for %q: %w", Clean(prompt), ErrNoTerminal)
 	}
-	defer tty.Close()
 	fd := int(tty.Fd())
 	state, err := term.GetState(fd)
 	if err != nil {
+		tty.Close()
 		return nil, fmt.Errorf("asking for %q: %w", Clean(prompt), ErrNoTerminal)
 	}
 	t.asking.Store(true)
@@ -122,14 +125,15 @@ func (t *Terminal) Secret(ctx context.Context, prompt string) ([]byte, error) {
 	}()
 	select {
 	case a := <-answers:
+		defer tty.Close()
 		fmt.Fprintln(tty)
 		if a.err != nil {
 			return nil, fmt.Errorf("asking for %q: %w", Clean(prompt), a.err)
 		}
 		return a.secret, nil
 	case <-ctx.Done():
-		// The read can't be interrupted; the process is about to end. What
-		// matters is that the terminal echoes again.
+		// The read can't be interrupted, so the terminal stays open under it. What
+		// matters is that it echoes again.
 		_ = term.Restore(fd, state)
 		fmt.Fprintln(tty)
 		return nil, ctx.Err()

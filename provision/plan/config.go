@@ -63,6 +63,10 @@ func (p *Plan) dropIn(resolved *sshdconfig.Config) (name, reason string) {
 		if !path.IsAbs(folder) {
 			folder = path.Join("/etc/ssh", folder)
 		}
+		if folder != p.facts.Dir && !strings.HasPrefix(folder, p.facts.Dir+"/") {
+			reason = "it includes " + include.Pattern + ", which other programs may read too"
+			continue
+		}
 		candidate := path.Join(folder, DropInName)
 		answer := resolved.DropIn(candidate, ourKeywords...)
 		if answer.OK {

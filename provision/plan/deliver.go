@@ -102,6 +102,8 @@ func (d *Delivery) putConfig() {
 		Path: c.path, Folder: folder, Exists: c.exists,
 		// Of other folders nobody has told whether they exist.
 		MakeFolder: !there && folder == path.Join(d.plan.facts.Dir, "sshd_config.d"),
+		SHA256:     digest("", c.text).SHA256,
+		WasSHA256:  digest("", d.plan.facts.Files[c.path].Content).SHA256,
 	}
 	d.was(c.path)
 }
@@ -160,7 +162,16 @@ func (d *Delivery) Confirm() (string, error) {
 
 // Undo is the script that rolls back at once.
 func (d *Delivery) Undo() (string, error) {
-	return templates.Undo{Run: d.run.ID, Nonce: d.run.Nonce, Dir: d.plan.dir}.Render()
+	u := templates.Undo{Run: d.run.ID, Nonce: d.run.Nonce, Dir: d.plan.dir}
+	for _, f := range d.commit.Uploaded {
+		if f.Path == templates.StagedConfig {
+			f.Path = d.commit.Config.Path
+		} else {
+			f.Path = path.Join(d.plan.dir, f.Path)
+		}
+		u.Installed = append(u.Installed, f)
+	}
+	return u.Render()
 }
 
 // Recover is the script that cleans up after a run that died.
@@ -175,7 +186,11 @@ func (p *Plan) reloadWith(run Run) templates.Reload {
 	r := p.facts.Reload
 	out := templates.Reload{Run: run.ID, Command: p.reload, SSHD: p.facts.SSHD, ConfigFile: p.facts.ConfigFile}
 	if r.PID > 0 {
-		out.PID, out.PIDFile = r.PID, p.facts.Effective.First("pidfile")
+		out.PID = r.PID
+	}
+	// A pid file that didn't lead to the listener is not waited for.
+	if r.Found == "pidfile" {
+		out.PIDFile = p.facts.Effective.First("pidfile")
 	}
 	if r.Systemd {
 		out.Unit = r.Unit
