@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 # What the demo and the tests need beside Go, as Debian packages them.
 DEBIAN_PACKAGES := openssh-server openssh-client openssh-sftp-server sudo ansible-core \
-	iproute2 util-linux procps dropbear-bin busybox shellcheck gcc libc6-dev git
+	iproute2 util-linux procps dropbear-bin busybox shellcheck gcc libc6-dev git ca-certificates
 
 # Linters and the test runner are run at these versions by "go run", so they
 # never enter go.mod.
@@ -37,21 +37,22 @@ test: deps ## run all tests against real sshd, ssh, sudo and Ansible, with the r
 		echo "CI skips no test; the ones above were skipped" >&2; exit 1; fi
 
 .PHONY: lint
-lint: ## go vet, staticcheck, gofumpt, shell scripts
+lint: deps ## go vet, staticcheck, gofumpt, shell scripts
 	go vet ./...
 	go run $(STATICCHECK) ./...
 	@unformatted=$$(git ls-files '*.go' | xargs go run $(GOFUMPT) -l); \
 	if [ -n "$$unformatted" ]; then echo "gofumpt would change:"; echo "$$unformatted"; exit 1; fi
-	bash -n .ci/run
+	shellcheck .ci/run
 
 .PHONY: bench
 bench: deps build ## provisioning beside Ansible and beside the bare connections, as ratios
 	go run ./testenv/bench bin/fleetca
 
 .PHONY: fuzz
-fuzz: ## run each fuzz target for FUZZTIME (10s)
+fuzz: deps ## run each fuzz target for FUZZTIME (10s)
 	@set -e; for package in $$(go list ./...); do \
-		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+		listed=$$(go test -list '^Fuzz' $$package); \
+		for target in $$(grep '^Fuzz' <<<"$$listed" || true); do \
 			echo "== $$package $$target"; \
 			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
 		done; \
