@@ -307,6 +307,24 @@ func TestUpload(t *testing.T) {
 			}
 		}
 	}
+	// Files that are gone are fine; others than ours are not touched.
+	gone, err := c.Upload(t.Context(), files[:2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := filepath.Join(gone, "other")
+	if err := errors.Join(os.Remove(filepath.Join(gone, "a")), os.WriteFile(other, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.RemoveUpload(t.Context(), gone); err == nil {
+		t.Error("a folder that isn't empty is said to be removed")
+	}
+	if err := os.Remove(other); err != nil {
+		t.Errorf("a file that isn't ours: %v", err)
+	}
+	if err := c.RemoveUpload(t.Context(), gone); err != nil {
+		t.Errorf("removing the rest: %v", err)
+	}
 	for _, dir := range []string{"/", "/etc", "", "/tmp/../etc", "x", "/home/.fleetca-upload-x/.."} {
 		if err := c.RemoveUpload(t.Context(), dir); err == nil {
 			t.Errorf("%q removed", dir)
