@@ -230,6 +230,10 @@ func TestHostKeyPolicy(t *testing.T) {
 		{name: "our CA", host: host, cas: []ssh.PublicKey{caKey}},
 		{name: "our CA, capitals", host: host, as: "HOST1", cas: []ssh.PublicKey{caKey}},
 		{name: "our CA, only", host: host, cas: []ssh.PublicKey{otherKey, caKey}, only: true},
+		{
+			name: "our CA, only, though ssh_config wants plain keys", host: host, cas: []ssh.PublicKey{caKey}, only: true,
+			config: "HostKeyAlgorithms ssh-ed25519,ecdsa-sha2-nistp256,rsa-sha2-512",
+		},
 		{name: "our CA, name not in it", host: host, as: "web9", cas: []ssh.PublicKey{caKey}, reason: HostKeyUnknown},
 		{name: "our CA, name not in it, only", host: host, as: "web9", cas: []ssh.PublicKey{caKey}, only: true, reason: HostKeyNoCertificate},
 		{name: "our CA, by alias", host: host, as: "web9", cas: []ssh.PublicKey{caKey}, config: "HostKeyAlias other"},
@@ -359,6 +363,27 @@ func TestAcceptNewHashed(t *testing.T) {
 	}
 	if info, err := os.Stat(known); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
+// TestUnknownKeys holds which values of StrictHostKeyChecking let in a host that
+// nothing is known of.
+func TestUnknownKeys(t *testing.T) {
+	f := fleettest.Start(t, testenv.Config{})
+	for strict, accepted := range map[string]bool{"yes": false, "ask": false, "no": false, "off": false, "accept-new": true} {
+		known := filepath.Join(t.TempDir(), "known_hosts")
+		d := newDialer(t, Config{}, "StrictHostKeyChecking "+strict+"\nIdentityAgent none\nIdentityFile "+f.ClientKey()+"\nUserKnownHostsFile "+known)
+		c, err := d.Dial(t.Context(), of(t, f.Hosts()[0], nil), Options{})
+		if err == nil {
+			_ = c.Close()
+		}
+		var refusal *HostKeyError
+		if unknown := errors.As(err, &refusal) && refusal.Reason == HostKeyUnknown; accepted != (err == nil) || accepted == unknown {
+			t.Errorf("StrictHostKeyChecking %s: %v", strict, err)
+		}
+		if _, err := os.Stat(known); accepted != (err == nil) {
+			t.Errorf("StrictHostKeyChecking %s: known_hosts: %v", strict, err)
+		}
 	}
 }
 

@@ -49,7 +49,7 @@ type Config struct {
 	// key that contradicts a known one stays refused.
 	AcceptNewHostKeys bool
 	// Password is asked once for the fleet, the first time that a host takes
-	// nothing else. Nil means that no password is used.
+	// nothing else. Jump hosts never get it. Nil means that no password is used.
 	Password func(ctx context.Context, prompt string) (string, error)
 	// Passphrase is asked once for each encrypted identity file that a host
 	// would accept. Nil means that those are not used. The bytes it returns are
@@ -175,6 +175,7 @@ type target struct {
 	settings   sshconfig.Settings
 	pins       []string
 	becomeUser string // "" if the login's own rights do
+	jump       bool   // a jump host
 }
 
 // target resolves a host of the inventory. Like Ansible, which calls ssh with
@@ -220,8 +221,9 @@ func (d *Dialer) check(ctx context.Context, t *target, opts Options) (*hostCheck
 		host: t.host, names: t.names, alias: s.HostKeyAlias, bare: s.HostName, port: s.Port,
 		cas: d.cfg.HostCAs, certOnly: opts.HostCertificateOnly, pins: t.pins, minRSA: s.RequiredRSASize,
 		hashed: s.HashKnownHosts, now: d.cfg.Now,
-		// "no" is taken for accept-new: a changed key is never accepted.
-		acceptNew: d.cfg.AcceptNewHostKeys || s.StrictHostKeyChecking == "accept-new" || s.StrictHostKeyChecking == "no",
+		// "no" is not honoured: it is found in many an ssh_config for machines
+		// that come and go, and root's rights over a host need a better proof.
+		acceptNew: d.cfg.AcceptNewHostKeys || s.StrictHostKeyChecking == "accept-new",
 	}
 	for _, group := range []struct {
 		paths []string
