@@ -166,6 +166,12 @@ func (a *attempt) config(ctx context.Context) (*ssh.ClientConfig, error) {
 		ClientVersion:   clientVersion,
 	}
 	supported := ssh.SupportedAlgorithms()
+	hostKeys := s.HostKeyAlgorithms
+	if a.check.certOnly {
+		// A list that leaves out certificates would refuse every host that has
+		// just been given one. What may prove a host is decided already.
+		hostKeys = ""
+	}
 	for _, list := range []struct {
 		keyword, wanted string
 		ours            []string
@@ -174,7 +180,7 @@ func (a *attempt) config(ctx context.Context) (*ssh.ClientConfig, error) {
 		{"KexAlgorithms", s.KexAlgorithms, supported.KeyExchanges, &config.KeyExchanges},
 		{"Ciphers", s.Ciphers, supported.Ciphers, &config.Ciphers},
 		{"MACs", s.MACs, supported.MACs, &config.MACs},
-		{"HostKeyAlgorithms", s.HostKeyAlgorithms, a.algorithms, &config.HostKeyAlgorithms},
+		{"HostKeyAlgorithms", hostKeys, a.algorithms, &config.HostKeyAlgorithms},
 	} {
 		chosen := choose(list.wanted, list.ours)
 		if len(chosen) == 0 {
