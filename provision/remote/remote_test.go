@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -392,6 +393,37 @@ func TestConfig(t *testing.T) {
 	}
 	if _, err := d.Dial(t.Context(), inventoryHost("x", map[string]any{"ansible_become": true, "ansible_become_user": "a b;c"}), Options{}); err == nil {
 		t.Error("a strange user to become is taken")
+	}
+}
+
+// TestKeepAlive holds that a server which asks whether we are there is answered
+// also while nothing runs.
+func TestKeepAlive(t *testing.T) {
+	f := fleettest.Start(t, testenv.Config{Host: testenv.HostConfig{
+		Top: "ClientAliveInterval 1\nClientAliveCountMax 1\n", LogLevel: "DEBUG3",
+	}})
+	h := f.Hosts()[0]
+	c := dial(t, newDialer(t, Config{}, usual(t, f)), of(t, h, nil))
+	lost := make(chan struct{})
+	go func() {
+		_ = c.client.Wait()
+		close(lost)
+	}()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(30 * time.Second)
+	// Three answers: an unanswered question is the last but one.
+	for strings.Count(h.Log(), "keepalive@openssh.com") < 3 {
+		select {
+		case <-tick.C:
+		case <-lost:
+			t.Fatalf("the server has left:\n%s", tail([]byte(h.Log())))
+		case <-limit:
+			t.Fatalf("no three questions:\n%s", h.Log())
+		}
+	}
+	if _, err := c.Run(t.Context(), "true"); err != nil {
+		t.Error(err)
 	}
 }
 
