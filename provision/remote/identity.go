@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -106,6 +107,9 @@ func (f *keyFile) parse(data []byte) error {
 		f.public = public // IdentityFile may name the public half
 		return nil
 	}
+	if err := private(f.path); err != nil {
+		return err
+	}
 	key, err := ssh.ParsePrivateKey(data)
 	var missing *ssh.PassphraseMissingError
 	switch {
@@ -119,6 +123,20 @@ func (f *keyFile) parse(data []byte) error {
 		return err
 	}
 	f.key, f.public = key, key.PublicKey()
+	return nil
+}
+
+// private refuses a secret key that others may read, as ssh does. Like there,
+// a file of another user's is that user's business.
+func private(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if ok && int(st.Uid) == os.Getuid() && info.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("others may read this private key (mode %04o); it is not used, as ssh wouldn't: chmod 600 it", info.Mode().Perm())
+	}
 	return nil
 }
 
