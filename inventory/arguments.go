@@ -11,6 +11,7 @@ var harmless = map[string]bool{
 	"controlmaster": true, "controlpersist": true, "controlpath": true,
 	"compression": true, "serveraliveinterval": true, "serveralivecountmax": true,
 	"tcpkeepalive": true, "loglevel": true,
+	"forwardagent": true, // an agent is never forwarded, whatever is said
 }
 
 // proxyJump reads the ssh arguments that Ansible would put on ssh's command
@@ -33,8 +34,8 @@ func (r *reader) proxyJump(names []string) string {
 	return jump
 }
 
-// jumpOf finds the value of -J or -o ProxyJump and says what else there is
-// that fleetca can't honour.
+// jumpOf finds the value of -J, -o ProxyJump or a ProxyCommand that means the
+// same, and says what else there is that fleetca can't honour.
 func jumpOf(words []string) (jump, problem string) {
 	for len(words) > 0 {
 		word := words[0]
@@ -59,7 +60,12 @@ func jumpOf(words []string) (jump, problem string) {
 			if harmless[strings.ToLower(option)] {
 				continue
 			}
-			if !strings.EqualFold(option, "ProxyJump") {
+			if strings.EqualFold(option, "ProxyCommand") {
+				var ok bool
+				if value, ok = JumpOfCommand(value); !ok {
+					return "", "this ProxyCommand is not supported here: programs are not run; if it leads through a jump host, say -J"
+				}
+			} else if !strings.EqualFold(option, "ProxyJump") {
 				return "", "the ssh option " + option + " is not supported here; say it in ssh_config or with fleetca's own options"
 			}
 		default:
@@ -73,6 +79,82 @@ func jumpOf(words []string) (jump, problem string) {
 		}
 	}
 	return jump, ""
+}
+
+// JumpOfCommand returns what ProxyJump would say in place of a ProxyCommand: of
+// "none", and of ssh -W %h:%p [-q] [-p PORT] [USER@]HOST, with the arguments in
+// any order. It is false for everything else, which only running the program
+// would do right.
+func JumpOfCommand(command string) (jump string, ok bool) {
+	words, err := splitWords(command)
+	if err != nil || len(words) == 0 {
+		return "", false
+	}
+	if len(words) == 1 && strings.EqualFold(words[0], "none") {
+		return "none", true
+	}
+	if words[0] != "ssh" && words[0] != "/usr/bin/ssh" {
+		return "", false
+	}
+	forward, port, destination := "", "", ""
+	for words = words[1:]; len(words) > 0; words = words[1:] {
+		flag, into := words[0], &destination
+		switch {
+		case flag == "-q":
+			continue
+		case strings.HasPrefix(flag, "-W"):
+			into = &forward
+		case strings.HasPrefix(flag, "-p"):
+			into = &port
+		case strings.HasPrefix(flag, "-"):
+			return "", false
+		}
+		value := flag
+		if into != &destination {
+			if value = flag[2:]; value == "" {
+				if words = words[1:]; len(words) == 0 {
+					return "", false
+				}
+				value = words[0]
+			}
+		}
+		if *into != "" || value == "" {
+			return "", false
+		}
+		*into = value
+	}
+	if forward != "%h:%p" && forward != "[%h]:%p" || strings.Trim(port, "0123456789") != "" {
+		return "", false
+	}
+	return jumpHost(destination, port)
+}
+
+// jumpHost puts together [user@]host[:port] from ssh's arguments. Anything that
+// a shell, ssh or ProxyJump would take for more than a letter is refused.
+func jumpHost(destination, port string) (jump string, ok bool) {
+	plain := func(s, more string) bool {
+		return s != "" && strings.IndexFunc(s, func(r rune) bool {
+			letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+			return !letter && !strings.ContainsRune("._-"+more, r)
+		}) < 0
+	}
+	user, host, hasUser := strings.Cut(destination, "@")
+	if !hasUser {
+		user, host = "", destination
+	}
+	if !plain(host, ":") || hasUser && !plain(user, "") || strings.EqualFold(host, "none") {
+		return "", false
+	}
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if hasUser {
+		host = user + "@" + host
+	}
+	if port != "" {
+		host += ":" + port
+	}
+	return host, true
 }
 
 // splitOption splits "Key=value" and "Key value" as ssh does.

@@ -63,6 +63,8 @@ func TestSettings(t *testing.T) {
 		{"jump", map[string]any{"ansible_ssh_common_args": "-C -o ControlMaster=auto -o ProxyJump=a@b:22,c"}, Settings{ProxyJump: "a@b:22,c"}},
 		{"jump, other forms", map[string]any{"ansible_ssh_extra_args": `-o "ProxyJump b"`}, Settings{ProxyJump: "b"}},
 		{"jump, first wins", map[string]any{"ansible_ssh_common_args": "-Jx", "ansible_ssh_extra_args": "-oproxyjump=y -J z"}, Settings{ProxyJump: "x"}},
+		{"jump by a command", map[string]any{"ansible_ssh_common_args": `-o ForwardAgent=yes -o ProxyCommand="ssh -W %h:%p -q -p 2222 a@b"`}, Settings{ProxyJump: "a@b:2222"}},
+		{"jump by a command, first wins", map[string]any{"ansible_ssh_common_args": `-o 'ProxyCommand ssh b -W %h:%p' -J c`}, Settings{ProxyJump: "b"}},
 		{"method in full", map[string]any{"ansible_become_method": "ansible.builtin.sudo", "ansible_connection": "ssh"}, Settings{BecomeMethod: "sudo"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -100,7 +102,8 @@ func TestSettingsRefused(t *testing.T) {
 		{"ansible_become_user", "-i", "starts with a dash"},
 		{"ansible_connection", "local", "is not SSH"},
 		{"ansible_ssh_common_args", "-o StrictHostKeyChecking=no", "the ssh option StrictHostKeyChecking is not supported"},
-		{"ansible_ssh_common_args", "-o ProxyCommand='ssh -W %h:%p x'", "the ssh option ProxyCommand is not supported"},
+		{"ansible_ssh_common_args", "-o ProxyCommand='nc %h %p'", "this ProxyCommand is not supported"},
+		{"ansible_ssh_common_args", "-o ProxyCommand='ssh -i key -W %h:%p x'", "this ProxyCommand is not supported"},
 		{"ansible_ssh_common_args", "-F x", "the ssh argument -F is not supported"},
 		{"ansible_ssh_common_args", "-J", "-J has no value"},
 		{"ansible_ssh_common_args", "-o ProxyJump=", "ProxyJump has no value"},

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"slices"
 	"strings"
+
+	"github.com/fleetca/fleetca/inventory"
 )
 
 // kind says what a keyword is to us. A keyword that isn't in the table is
@@ -113,6 +115,8 @@ type setting struct {
 	value string
 	args  []string
 	at    *line // nil for an Override
+	// understood says that a ProxyCommand could be taken for a ProxyJump.
+	understood bool
 }
 
 func (s *setting) errorf(format string, args ...any) error {
@@ -255,9 +259,18 @@ func (v *values) applyProxy(l *line) error {
 	}
 	s := &setting{value: value, at: l}
 	v.single[l.keyword] = s
-	if l.keyword == "proxyjump" {
-		v.hops, _ = parseJump(value)
+	if l.keyword == "proxycommand" {
+		// What is no jump host is refused when the settings are put together.
+		value, s.understood = inventory.JumpOfCommand(value)
+		if !s.understood {
+			return nil
+		}
 	}
+	hops, err := parseJump(value)
+	if err != nil {
+		return l.errorf("%w", err)
+	}
+	v.hops = hops
 	return nil
 }
 

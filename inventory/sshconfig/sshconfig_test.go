@@ -317,7 +317,7 @@ func TestRefusedAsSSH(t *testing.T) {
 func TestNotHonoured(t *testing.T) {
 	for _, tt := range []struct{ setting, reason string }{
 		{"ProxyCommand nc %h %p", "programs are not run here"},
-		{"ProxyCommand ssh -W %h:%p x", "programs are not run here"},
+		{"ProxyCommand ssh -i /key -W %h:%p x", "programs are not run here"},
 		{"KnownHostsCommand /bin/true %H", "can't be honoured"},
 		{"BindAddress 127.0.0.1", "can't be honoured"},
 		{"BindInterface lo", "can't be honoured"},
@@ -438,6 +438,29 @@ func TestPreferredAuthentications(t *testing.T) {
 	s, err = lookup(t, "PasswordAuthentication no\nChallengeResponseAuthentication no\n", "web1", Override{})
 	if err != nil || s.NoPublicKey || !s.NoPassword || !s.NoKeyboardInteractive {
 		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// TestProxyCommand holds which commands are taken for a jump host.
+func TestProxyCommand(t *testing.T) {
+	for _, tt := range []struct{ config, want string }{
+		{"ProxyCommand ssh -W %h:%p bastion", "bastion"},
+		{"ProxyCommand=ssh -q -W %h:%p -p 2222 u@bastion\nProxyJump x", "u@bastion:2222"},
+		{"ProxyJump x\nProxyCommand ssh -W %h:%p bastion", "x"},
+		{"ProxyCommand none\nProxyCommand ssh -W %h:%p bastion", ""},
+		{"ProxyCommand NONE", ""},
+	} {
+		s, err := lookup(t, tt.config+"\n", "web1", Override{})
+		var hops []string
+		for _, h := range s.ProxyJump {
+			hops = append(hops, h.String())
+		}
+		if got := strings.Join(hops, ","); err != nil || got != tt.want {
+			t.Errorf("%q: %q, %v; want %q", tt.config, got, err, tt.want)
+		}
+	}
+	if _, err := lookup(t, "ProxyCommand ssh -W %h:%p -p 99999 bastion\n", "web1", Override{}); err == nil {
+		t.Error("a port that can't be is taken")
 	}
 }
 

@@ -267,7 +267,7 @@ func (v *values) preferred(s *Settings) {
 }
 
 func (v *values) proxy(s *Settings) error {
-	if c := v.single["proxycommand"]; c != nil && !strings.EqualFold(c.value, "none") {
+	if c := v.single["proxycommand"]; c != nil && !c.understood {
 		return c.errorf("programs are not run here; say ProxyJump if it leads through a jump host")
 	}
 	for _, hop := range v.hops {
