@@ -167,9 +167,9 @@ func TestHostileSessions(t *testing.T) {
 // caller beyond its ctx.
 func TestSilentSession(t *testing.T) {
 	for _, doing := range []string{"run", "upload"} {
-		began := make(chan struct{})
+		began, once := make(chan struct{}), sync.Once{} // the spare session begins, too
 		c := hostileSession(t, Config{}, nil, func(_ ssh.Channel, rs <-chan *ssh.Request) {
-			close(began)
+			once.Do(func() { close(began) })
 			for range rs { // never answered, never closed
 			}
 		})
@@ -348,9 +348,9 @@ func TestNothingLeft(t *testing.T) {
 	before := runtime.NumGoroutine()
 	t.Run("connections", func(t *testing.T) {
 		for range 3 {
-			began := make(chan struct{})
+			began, once := make(chan struct{}), sync.Once{} // the spare session begins, too
 			c := hostileSession(t, Config{}, nil, func(_ ssh.Channel, rs <-chan *ssh.Request) {
-				close(began)
+				once.Do(func() { close(began) })
 				for range rs {
 				}
 			})
