@@ -24,10 +24,20 @@ import (
 // issuerEnv makes the test binary an issuer, which is killed without warning.
 const issuerEnv = "FLEETCA_TEST_ISSUE_INTO"
 
+// fullEnv makes the test binary one that meets a full disk.
+const fullEnv = "FLEETCA_TEST_FILL_UP"
+
 func TestMain(m *testing.M) {
 	if path := os.Getenv(issuerEnv); path != "" {
 		fmt.Fprintln(os.Stderr, issueForEver(path))
 		os.Exit(1)
+	}
+	if path := os.Getenv(fullEnv); path != "" {
+		if err := fillUp(path); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }

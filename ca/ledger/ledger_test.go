@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -351,43 +352,61 @@ func TestReplaced(t *testing.T) {
 
 // TestDiskFull lets the system take only part of a line, as a full disk does:
 // the failed entry must leave no trace that hides others. A limit on the size
-// of files stands in for the disk, since it needs no root.
+// of files stands in for the disk, since it needs no root; it is a whole
+// process's, so another one than the tests' own has it.
 func TestDiskFull(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.jsonl")
-	l := open(t, path)
-	if err := l.Append(t.Context(), entry(1)); err != nil {
-		t.Fatal(err)
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signal.Ignore(unix.SIGXFSZ)
-	defer signal.Reset(unix.SIGXFSZ)
-	var was unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &was); err != nil {
-		t.Fatal(err)
-	}
-	tight := unix.Rlimit{Cur: uint64(info.Size()) + 100, Max: was.Max}
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &tight); err != nil {
-		t.Fatal(err)
-	}
-	err = l.Append(t.Context(), entry(2))
-	if restore := unix.Setrlimit(unix.RLIMIT_FSIZE, &was); restore != nil {
-		t.Fatal(restore)
-	}
-	if !errors.Is(err, unix.EFBIG) {
-		t.Errorf("writing past the limit: %v", err)
-	}
-	if serials, damaged := read(t, path); !slices.Equal(serials, []uint64{1}) || len(damaged) > 0 {
-		t.Errorf("serials %d, damaged %v", serials, damaged)
-	}
-	if err := l.Append(t.Context(), entry(3)); err != nil {
-		t.Errorf("with room again: %v", err)
+	child := exec.CommandContext(t.Context(), os.Args[0])
+	child.Env = append(os.Environ(), fullEnv+"="+path)
+	if out, err := child.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
 	}
 	if serials, damaged := read(t, path); !slices.Equal(serials, []uint64{1, 3}) || len(damaged) > 0 {
 		t.Errorf("serials %d, damaged %v", serials, damaged)
 	}
+}
+
+// fillUp appends, once to a full disk.
+func fillUp(path string) error {
+	l, err := ledger.Open(ledger.Config{Path: path})
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	ctx := context.Background()
+	if err := l.Append(ctx, entry(1)); err != nil {
+		return err
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	signal.Ignore(unix.SIGXFSZ)
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &was); err != nil {
+		return err
+	}
+	tight := unix.Rlimit{Cur: uint64(len(before)) + 100, Max: was.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &tight); err != nil {
+		return err
+	}
+	if err := l.Append(ctx, entry(2)); !errors.Is(err, unix.EFBIG) {
+		return fmt.Errorf("writing past the limit: %w", err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &was); err != nil {
+		return err
+	}
+	after, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(after, before) {
+		return fmt.Errorf("the failed write left %q", after)
+	}
+	if err := l.Append(ctx, entry(3)); err != nil {
+		return fmt.Errorf("with room again: %w", err)
+	}
+	return nil
 }
 
 func FuzzRead(f *testing.F) {

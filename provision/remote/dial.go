@@ -273,10 +273,10 @@ func (a *attempt) describe(err error, unreachable *UnreachableError) error {
 		return a.login.failure(err) // such as "Too many authentication failures"
 	}
 	unreachable.Err = err
-	unreachable.Silent = errors.Is(err, errTimeout) || os.IsTimeout(err)
 	if !greeted {
 		unreachable.Said = a.wire.said()
 	}
+	unreachable.Silent = len(unreachable.Said) == 0 && (errors.Is(err, errTimeout) || os.IsTimeout(err))
 	return unreachable
 }
 
