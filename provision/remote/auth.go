@@ -85,9 +85,7 @@ func (l *login) next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
 			return ssh.PublicKeys(key), nil
 		}
 	}
-	// The password is the fleet's: a jump host, which may be anybody's, is not
-	// to see it.
-	if l.d.cfg.Password != nil && !l.t.jump && !l.sent && !l.gaveUp {
+	if l.d.cfg.Password != nil && !l.sent && !l.gaveUp {
 		if slices.Contains(c.AllowedMethods, "password") && !s.NoPassword {
 			l.tried = append(l.tried, "password")
 			return ssh.PasswordCallback(l.password), nil

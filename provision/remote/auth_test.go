@@ -113,17 +113,6 @@ func TestKeys(t *testing.T) {
 	if err := os.Rename(named+"-cert.pub", elsewhere); err != nil {
 		t.Fatal(err)
 	}
-	open := func(key string, mode os.FileMode) string {
-		data, err := os.ReadFile(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		path := writeTemp(t, "open", string(data))
-		if err := os.Chmod(path, mode); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
 	socket := startAgent(t, stranger, inAgent, certInAgent)
 	onlyPublic := filepath.Join(t.TempDir(), "public")
 	if data, err := os.ReadFile(inAgent + ".pub"); err != nil || os.WriteFile(onlyPublic, data, 0o600) != nil {
@@ -153,9 +142,6 @@ func TestKeys(t *testing.T) {
 		{"no file", "IdentityFile /nonexistent/key", "no such file"},
 		{"no agent", "IdentityFile none\nIdentityAgent /nonexistent/agent", "connecting to ssh-agent"},
 		{"no key", "IdentityFile none", "nothing to offer"},
-		{"file that the group may read", "IdentityFile " + open(plain, 0o640), "others may read this private key (mode 0640)"},
-		{"encrypted file that all may read", "IdentityFile " + open(encrypted, 0o604), "others may read this private key (mode 0604)"},
-		{"file that only its owner may read", "IdentityFile " + open(plain, 0o400), ""},
 		{"forbidden", "PubkeyAuthentication no\nIdentityFile " + plain, "nothing to offer"},
 		{"certificate that is none", "IdentityFile none\nCertificateFile " + plain + ".pub", "not a user certificate"},
 	} {

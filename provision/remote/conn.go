@@ -92,7 +92,6 @@ type channel struct {
 	ssh.Channel
 	requests <-chan *ssh.Request
 	ended    chan struct{} // closed when the server has closed it
-	end      end           // how, from then on
 }
 
 type opened struct {
@@ -107,21 +106,12 @@ func (c *Conn) prepare() {
 	}
 }
 
-// openNow opens a session channel and takes the server's requests on it from
-// then on. sshd asks whether we are alive (ClientAliveInterval) on the first
-// channel it knows, so the spare one must answer, and requests that nobody
-// takes would hold up the whole connection.
 func (c *Conn) openNow() opened {
-	session, requests, err := c.client.OpenChannel("session", nil)
+	ch, requests, err := c.client.OpenChannel("session", nil)
 	if err != nil {
 		return opened{err: err}
 	}
-	ch := &channel{Channel: session, requests: requests, ended: make(chan struct{})}
-	if err := c.start(func() { ch.waitForEnd() }); err != nil {
-		ssh.DiscardRequests(requests) // until the connection ends, which is being closed
-		return opened{err: err}
-	}
-	return opened{ch: ch}
+	return opened{ch: &channel{Channel: ch, requests: requests, ended: make(chan struct{})}}
 }
 
 // open returns a session channel. Opening can't be given up: when ctx ends
@@ -156,18 +146,15 @@ func (c *Conn) open(ctx context.Context) (*channel, error) {
 // that doesn't confirm soon loses the connection: nothing else would end our
 // reading from it.
 func (c *Conn) abandon(ch *channel) {
-	defer c.hurry()()
 	_ = ch.Close()
-	<-ch.ended
-}
-
-// hurry ends the connection if the function that it returns isn't called within
-// the time for a farewell. It comes before the first thing that says farewell:
-// where a server doesn't read, also that waits, and only the end of the
-// connection ends it.
-func (c *Conn) hurry() (done func()) {
-	timer := time.AfterFunc(farewell, func() { _ = c.client.Close() })
-	return func() { timer.Stop() }
+	timer := time.NewTimer(farewell)
+	defer timer.Stop()
+	select {
+	case <-ch.ended:
+	case <-timer.C:
+		_ = c.client.Close()
+		<-ch.ended
+	}
 }
 
 // request sends a channel request without waiting for the answer, so that what
@@ -292,9 +279,11 @@ func (r *run) do(ctx context.Context, script string) (Result, error) {
 		return Result{}, fail(fmt.Errorf("opening a session: %w", err))
 	}
 	r.stdout, r.stderr = newOutput(c.d.cfg.MaxOutput), newOutput(c.d.cfg.MaxOutput)
+	ended := make(chan end, 1)
 	// Everything below ends when the server closes the channel, and abandon
 	// makes sure that it does.
 	var readers sync.WaitGroup
+	readers.Go(func() { ended <- waitForEnd(ch) })
 	readers.Go(func() { r.stdout.fill(ch) })
 	readers.Go(func() { r.stderr.fill(ch.Stderr()) })
 	answer, err := c.request(ch, "exec", r.command())
@@ -321,11 +310,14 @@ func (r *run) do(ctx context.Context, script string) (Result, error) {
 		}
 	})
 	err = r.wait(ctx, ch, answer.refused, denied)
-	c.abandon(ch)
-	close(stop) // not before: what stops here may go on to write
+	if err != nil {
+		c.abandon(ch)
+	}
+	close(stop)
 	readers.Wait()
+	_ = ch.Close()
 	writer.Wait()
-	return r.result(ch.end, err)
+	return r.result(<-ended, err)
 }
 
 // wait returns when the server has closed the channel, or with the reason to
@@ -385,12 +377,9 @@ type end struct {
 }
 
 // waitForEnd takes the server's requests on the channel until it is closed.
-func (ch *channel) waitForEnd() {
+func waitForEnd(ch *channel) end {
+	defer close(ch.ended)
 	var e end
-	defer func() {
-		ch.end = e
-		close(ch.ended)
-	}()
 	for request := range ch.requests {
 		switch request.Type {
 		case "exit-status":
@@ -413,4 +402,5 @@ func (ch *channel) waitForEnd() {
 			_ = request.Reply(false, nil)
 		}
 	}
+	return e
 }

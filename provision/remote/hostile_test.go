@@ -8,8 +8,6 @@ import (
 	"net"
 	"runtime"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -167,9 +165,9 @@ func TestHostileSessions(t *testing.T) {
 // caller beyond its ctx.
 func TestSilentSession(t *testing.T) {
 	for _, doing := range []string{"run", "upload"} {
-		began, once := make(chan struct{}), sync.Once{} // the spare session begins, too
+		began := make(chan struct{})
 		c := hostileSession(t, Config{}, nil, func(_ ssh.Channel, rs <-chan *ssh.Request) {
-			once.Do(func() { close(began) })
+			close(began)
 			for range rs { // never answered, never closed
 			}
 		})
@@ -187,89 +185,6 @@ func TestSilentSession(t *testing.T) {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", doing, err)
 		}
-	}
-}
-
-// deaf is a connection whose reads never return from some time on.
-type deaf struct {
-	net.Conn
-	now   atomic.Bool
-	until <-chan struct{}
-}
-
-func (d *deaf) Read(b []byte) (int, error) {
-	if d.now.Load() {
-		<-d.until
-		return 0, io.EOF
-	}
-	return d.Conn.Read(b)
-}
-
-// TestServerThatNeverReads holds that a caller's ctx ends what it waits for
-// also where a server makes us say more than it ever reads, so that whatever
-// we write blocks.
-func TestServerThatNeverReads(t *testing.T) {
-	for _, doing := range []string{"run", "upload"} {
-		t.Run(doing, func(t *testing.T) {
-			config := &ssh.ServerConfig{NoClientAuth: true}
-			_, key := serve(t, config, nil) // adds the host key
-			over := make(chan struct{})
-			var flood sync.WaitGroup
-			addr := listen(t, func(conn net.Conn) {
-				d := &deaf{Conn: conn, until: over}
-				c, channels, requests, err := ssh.NewServerConn(d, config)
-				if err != nil {
-					return
-				}
-				go ssh.DiscardRequests(requests)
-				for ch := range channels {
-					session, requests, err := ch.Accept()
-					if err != nil {
-						return
-					}
-					flood.Go(func() {
-						first := true
-						for r := range requests {
-							_ = r.Reply(true, nil)
-							if !first {
-								continue
-							}
-							first = false
-							d.now.Store(true)
-							// The refusal of a channel repeats its type.
-							for range 600 {
-								flood.Go(func() { _, _, _ = c.OpenChannel(strings.Repeat("x", 30_000), nil) })
-							}
-							flood.Go(func() { _, _ = session.SendRequest("x", true, nil) })
-						}
-					})
-				}
-			})
-			t.Cleanup(flood.Wait)
-			t.Cleanup(func() { close(over) })
-			c := dial(t, newDialer(t, Config{}, "IdentityAgent none\nIdentityFile none\n"), pinned(t, "web1", addr, key))
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			ended := make(chan error, 1)
-			go func() {
-				var err error
-				if doing == "run" {
-					_, err = c.Run(ctx, "echo")
-				} else {
-					_, err = c.Upload(ctx, []File{{Name: "a"}})
-				}
-				ended <- err
-			}()
-			select {
-			case err := <-ended:
-				if !errors.Is(err, context.DeadlineExceeded) {
-					t.Errorf("got %v", err)
-				}
-			case <-time.After(20 * time.Second):
-				t.Error("it doesn't end")
-				_ = c.client.Close()
-			}
-		})
 	}
 }
 
@@ -348,9 +263,9 @@ func TestNothingLeft(t *testing.T) {
 	before := runtime.NumGoroutine()
 	t.Run("connections", func(t *testing.T) {
 		for range 3 {
-			began, once := make(chan struct{}), sync.Once{} // the spare session begins, too
+			began := make(chan struct{})
 			c := hostileSession(t, Config{}, nil, func(_ ssh.Channel, rs <-chan *ssh.Request) {
-				once.Do(func() { close(began) })
+				close(began)
 				for range rs {
 				}
 			})

@@ -366,6 +366,27 @@ func TestAcceptNewHashed(t *testing.T) {
 	}
 }
 
+// TestUnknownKeys holds which values of StrictHostKeyChecking let in a host that
+// nothing is known of.
+func TestUnknownKeys(t *testing.T) {
+	f := fleettest.Start(t, testenv.Config{})
+	for strict, accepted := range map[string]bool{"yes": false, "ask": false, "no": false, "off": false, "accept-new": true} {
+		known := filepath.Join(t.TempDir(), "known_hosts")
+		d := newDialer(t, Config{}, "StrictHostKeyChecking "+strict+"\nIdentityAgent none\nIdentityFile "+f.ClientKey()+"\nUserKnownHostsFile "+known)
+		c, err := d.Dial(t.Context(), of(t, f.Hosts()[0], nil), Options{})
+		if err == nil {
+			_ = c.Close()
+		}
+		var refusal *HostKeyError
+		if unknown := errors.As(err, &refusal) && refusal.Reason == HostKeyUnknown; accepted != (err == nil) || accepted == unknown {
+			t.Errorf("StrictHostKeyChecking %s: %v", strict, err)
+		}
+		if _, err := os.Stat(known); accepted != (err == nil) {
+			t.Errorf("StrictHostKeyChecking %s: known_hosts: %v", strict, err)
+		}
+	}
+}
+
 // TestNeverBlindly holds that a new key is refused if it can't be remembered.
 func TestNeverBlindly(t *testing.T) {
 	f := fleettest.Start(t, testenv.Config{})

@@ -62,7 +62,7 @@ func (d *Dialer) way(hops []sshconfig.Hop, depth int) ([]*target, error) {
 				return nil, err
 			}
 		}
-		t := &target{host: h.Host, names: []string{h.Host}, settings: settings, jump: true}
+		t := &target{host: h.Host, names: []string{h.Host}, settings: settings}
 		if settings.HostKeyAlias != "" {
 			t.names = append(t.names, settings.HostKeyAlias)
 		} else if settings.HostName != h.Host {
@@ -114,7 +114,7 @@ func (d *Dialer) hop(ctx context.Context, key string, t *target, before *ssh.Cli
 		h.client = l.client
 		return h.client, nil
 	}
-	if ctx.Err() == nil && h.client == nil {
+	if ctx.Err() == nil {
 		h.err = err
 	}
 	return nil, err

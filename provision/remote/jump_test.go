@@ -166,51 +166,6 @@ func TestJumpAgain(t *testing.T) {
 	}
 }
 
-// TestJumpLostForAWhile holds that a jump host that was reached once, and then
-// not, is tried for the next host, too.
-func TestJumpLostForAWhile(t *testing.T) {
-	f := fleettest.Start(t, testenv.Config{Hosts: 2})
-	hop, target := f.Hosts()[0], f.Hosts()[1]
-	d := newDialer(t, Config{Timeout: 10 * time.Second}, jumps(t, f, hop))
-	through := map[string]any{"ansible_ssh_common_args": "-J hop1"}
-	c := dial(t, d, of(t, target, through))
-	if err := hop.Kill(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	_ = c.client.Wait() // the loss is noticed
-	var jump *JumpError
-	if _, err := d.Dial(t.Context(), of(t, target, through), Options{}); !errors.As(err, &jump) {
-		t.Fatalf("got %v", err)
-	}
-	if err := hop.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	dial(t, d, of(t, target, through))
-}
-
-// TestJumpPassword holds that a jump host isn't sent the fleet's password.
-func TestJumpPassword(t *testing.T) {
-	for _, interactive := range []bool{false, true} {
-		hop, hopKey, tries := passwordServer(t, "secret", interactive, "Password: ")
-		address, port, err := net.SplitHostPort(hop)
-		if err != nil {
-			t.Fatal(err)
-		}
-		known := writeTemp(t, "known_hosts", "["+address+"]:"+port+" "+authorized(hopKey)+"\n")
-		d := newDialer(t, Config{Password: func(context.Context, string) (string, error) {
-			t.Error("asked for the password")
-			return "secret", nil
-		}}, "IdentityFile none\nIdentityAgent none\nUserKnownHostsFile "+known)
-		_, err = d.Dial(t.Context(), at(t, "web1", "u", "127.0.0.1:1", map[string]any{
-			"ansible_ssh_common_args": "-J u@" + address + ":" + port,
-		}), Options{})
-		var auth *AuthError
-		if jump := (*JumpError)(nil); !errors.As(err, &jump) || !errors.As(err, &auth) || tries.Load() != 0 {
-			t.Errorf("got %v after %d tries", err, tries.Load())
-		}
-	}
-}
-
 // TestRetries holds what is tried again, and what isn't.
 func TestRetries(t *testing.T) {
 	f := fleettest.Start(t, testenv.Config{})

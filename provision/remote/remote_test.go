@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -308,24 +307,6 @@ func TestUpload(t *testing.T) {
 			}
 		}
 	}
-	// Files that are gone are fine; others than ours are not touched.
-	gone, err := c.Upload(t.Context(), files[:2])
-	if err != nil {
-		t.Fatal(err)
-	}
-	other := filepath.Join(gone, "other")
-	if err := errors.Join(os.Remove(filepath.Join(gone, "a")), os.WriteFile(other, nil, 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.RemoveUpload(t.Context(), gone); err == nil {
-		t.Error("a folder that isn't empty is said to be removed")
-	}
-	if err := os.Remove(other); err != nil {
-		t.Errorf("a file that isn't ours: %v", err)
-	}
-	if err := c.RemoveUpload(t.Context(), gone); err != nil {
-		t.Errorf("removing the rest: %v", err)
-	}
 	for _, dir := range []string{"/", "/etc", "", "/tmp/../etc", "x", "/home/.fleetca-upload-x/.."} {
 		if err := c.RemoveUpload(t.Context(), dir); err == nil {
 			t.Errorf("%q removed", dir)
@@ -393,58 +374,6 @@ func TestConfig(t *testing.T) {
 	}
 	if _, err := d.Dial(t.Context(), inventoryHost("x", map[string]any{"ansible_become": true, "ansible_become_user": "a b;c"}), Options{}); err == nil {
 		t.Error("a strange user to become is taken")
-	}
-}
-
-// TestUnknownKeys holds which values of StrictHostKeyChecking let in a host that
-// nothing is known of.
-func TestUnknownKeys(t *testing.T) {
-	f := fleettest.Start(t, testenv.Config{})
-	for strict, accepted := range map[string]bool{"yes": false, "ask": false, "no": false, "off": false, "accept-new": true} {
-		known := filepath.Join(t.TempDir(), "known_hosts")
-		d := newDialer(t, Config{}, "StrictHostKeyChecking "+strict+"\nIdentityAgent none\nIdentityFile "+f.ClientKey()+"\nUserKnownHostsFile "+known)
-		c, err := d.Dial(t.Context(), of(t, f.Hosts()[0], nil), Options{})
-		if err == nil {
-			_ = c.Close()
-		}
-		var refusal *HostKeyError
-		if unknown := errors.As(err, &refusal) && refusal.Reason == HostKeyUnknown; accepted != (err == nil) || accepted == unknown {
-			t.Errorf("StrictHostKeyChecking %s: %v", strict, err)
-		}
-		if _, err := os.Stat(known); accepted != (err == nil) {
-			t.Errorf("StrictHostKeyChecking %s: known_hosts: %v", strict, err)
-		}
-	}
-}
-
-// TestKeepAlive holds that a server which asks whether we are there is answered
-// also while nothing runs.
-func TestKeepAlive(t *testing.T) {
-	f := fleettest.Start(t, testenv.Config{Host: testenv.HostConfig{
-		Top: "ClientAliveInterval 1\nClientAliveCountMax 1\n", LogLevel: "DEBUG3",
-	}})
-	h := f.Hosts()[0]
-	c := dial(t, newDialer(t, Config{}, usual(t, f)), of(t, h, nil))
-	lost := make(chan struct{})
-	go func() {
-		_ = c.client.Wait()
-		close(lost)
-	}()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	limit := time.After(30 * time.Second)
-	// Three answers: an unanswered question is the last but one.
-	for strings.Count(h.Log(), "keepalive@openssh.com") < 3 {
-		select {
-		case <-tick.C:
-		case <-lost:
-			t.Fatalf("the server has left:\n%s", tail([]byte(h.Log())))
-		case <-limit:
-			t.Fatalf("no three questions:\n%s", h.Log())
-		}
-	}
-	if _, err := c.Run(t.Context(), "true"); err != nil {
-		t.Error(err)
 	}
 }
 

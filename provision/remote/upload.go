@@ -20,6 +20,8 @@ const (
 	uploadPrefix = "fleetca-upload-"
 	// uploadsAtOnce bounds the files that are written side by side.
 	uploadsAtOnce = 16
+	// removalsAtMost bounds what RemoveUpload believes a folder to hold.
+	removalsAtMost = 1000
 )
 
 // File is a file to upload.
@@ -43,7 +45,6 @@ func (c *Conn) withSFTP(ctx context.Context, f func(*sftp.Client) error) error {
 		err = context.Cause(ctx)
 	}
 	end := func() {
-		defer c.hurry()()
 		_ = client.Close()
 		c.abandon(ch)
 		_ = client.Wait()
@@ -67,6 +68,9 @@ func (c *Conn) openSFTP(ctx context.Context) (*sftp.Client, *channel, error) {
 }
 
 func (c *Conn) startSFTP(ctx context.Context, ch *channel) (*sftp.Client, error) {
+	if err := c.start(func() { waitForEnd(ch) }); err != nil {
+		return nil, err
+	}
 	if err := c.start(func() { _, _ = io.Copy(io.Discard, ch.Stderr()) }); err != nil {
 		return nil, err
 	}
@@ -89,9 +93,6 @@ func (c *Conn) startSFTP(ctx context.Context, ch *channel) (*sftp.Client, error)
 	}
 	defer c.guard(ctx, ch)()
 	if !c.mayFollow(answer, ch.ended) {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
 		return nil, ErrNoSFTP
 	}
 	client, err := sftp.NewClientPipe(ch, ch, sftp.UseConcurrentWrites(true))
@@ -147,7 +148,8 @@ func (c *Conn) Upload(ctx context.Context, files []File) (dir string, err error)
 	return dir, nil
 }
 
-// remember keeps the names of what was uploaded for RemoveUpload.
+// remember keeps the names of what was uploaded, which saves RemoveUpload from
+// asking for them.
 func (c *Conn) remember(dir string, files []File) {
 	var names []string
 	for _, f := range files {
@@ -158,16 +160,12 @@ func (c *Conn) remember(dir string, files []File) {
 	c.uploads[dir] = names
 }
 
-func (c *Conn) uploaded(dir string) []string {
+func (c *Conn) forget(dir string) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.uploads[dir]
-}
-
-func (c *Conn) forget(dir string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	names := c.uploads[dir]
 	delete(c.uploads, dir)
+	return names
 }
 
 func upload(client *sftp.Client, files []File) (string, error) {
@@ -232,39 +230,53 @@ func writeFile(client *sftp.Client, name string, f File) error {
 	return errors.Join(err, g.Wait(), w.Close())
 }
 
-// RemoveUpload removes a folder that Upload made over this connection, with the
-// files that Upload put there and no others: the host is not asked what the
-// folder holds. A folder or file that is gone is fine.
+// RemoveUpload removes a folder that Upload made. One that is gone is fine.
 func (c *Conn) RemoveUpload(ctx context.Context, dir string) error {
 	name := strings.TrimPrefix(path.Base(dir), ".")
 	if !path.IsAbs(dir) || path.Clean(dir) != dir || !strings.HasPrefix(name, uploadPrefix) {
 		return fmt.Errorf("removing an upload from %s: %q is none", c.host, dir)
 	}
 	err := c.withSFTP(ctx, func(client *sftp.Client) error {
-		return removeFiles(client, dir, c.uploaded(dir))
+		if names := c.forget(dir); names != nil && removeFiles(client, dir, names) == nil {
+			return nil
+		}
+		return removeFolder(client, dir)
 	})
 	if err != nil {
 		return fmt.Errorf("removing an upload from %s: %w", c.host, err)
 	}
-	c.forget(dir)
 	return nil
+}
+
+func removeFolder(client *sftp.Client, dir string) error {
+	entries, err := client.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if len(entries) > removalsAtMost {
+		return fmt.Errorf("%q holds %d files", dir, len(entries))
+	}
+	var names []string
+	for _, e := range entries {
+		// The name is the host's word: it must not lead elsewhere.
+		if name := e.Name(); name == path.Base(name) && name != ".." && name != "." {
+			names = append(names, name)
+		}
+	}
+	return removeFiles(client, dir, names)
 }
 
 func removeFiles(client *sftp.Client, dir string, names []string) error {
 	var g errgroup.Group
 	g.SetLimit(uploadsAtOnce)
 	for _, name := range names {
-		g.Go(func() error { return unlessGone(client.Remove(path.Join(dir, name))) })
+		g.Go(func() error { return client.Remove(path.Join(dir, name)) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return unlessGone(client.RemoveDirectory(dir))
-}
-
-func unlessGone(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return client.RemoveDirectory(dir)
 }
