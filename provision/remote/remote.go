@@ -175,7 +175,6 @@ type target struct {
 	settings   sshconfig.Settings
 	pins       []string
 	becomeUser string // "" if the login's own rights do
-	jump       bool   // a jump host
 }
 
 // target resolves a host of the inventory. Like Ansible, which calls ssh with
