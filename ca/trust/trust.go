@@ -60,8 +60,12 @@ func HostCertificate(cert *ssh.Certificate, cas []ssh.PublicKey, name string, no
 
 // Use is how a user certificate is about to be used.
 type Use struct {
-	// Login is the principal that the certificate must list.
+	// Login is the principal that the certificate must list. Required unless
+	// AnyLogin is set.
 	Login string
+	// AnyLogin says that this is only about who somebody is: the caller decides
+	// later which logins the certificate's principals are good for.
+	AnyLogin bool
 	// Source is the client's address. It must be set if the certificate is
 	// bound to source addresses.
 	Source netip.Addr
@@ -80,19 +84,25 @@ func UserCertificate(cert *ssh.Certificate, cas []ssh.PublicKey, use Use, now ti
 	if cert.CertType != ssh.UserCert {
 		return errors.New("user certificate expected, got a host certificate")
 	}
-	if use.Login == "" {
+	switch {
+	case use.Login == "" && !use.AnyLogin:
 		return errors.New("no login given to check the certificate for")
+	case use.Login != "" && use.AnyLogin:
+		return errors.New("both one login and any given to check the certificate for")
 	}
 	enforced := []string{"source-address"}
 	if use.ForceCommand {
 		enforced = append(enforced, "force-command")
 	}
-	same := func(p string) bool { return p == use.Login }
+	same := func(p string) bool { return use.AnyLogin || p == use.Login }
 	err := check(cert, cas, same, enforced, now)
 	if err == nil {
 		err = checkSource(cert, use.Source)
 	}
-	if err != nil {
+	switch {
+	case err != nil && use.AnyLogin:
+		return fmt.Errorf("certificate of %q: %w", cert.KeyId, err)
+	case err != nil:
 		return fmt.Errorf("certificate of %q for login %q: %w", cert.KeyId, use.Login, err)
 	}
 	return nil
