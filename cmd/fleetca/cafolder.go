@@ -17,6 +17,7 @@ import (
 	"github.com/fleetca/fleetca/ca/keyring"
 	"github.com/fleetca/fleetca/ca/ledger"
 	"github.com/fleetca/fleetca/ca/profile"
+	"github.com/fleetca/fleetca/cmd/program"
 	"github.com/fleetca/fleetca/cmd/terminal"
 )
 
@@ -33,7 +34,7 @@ type caDirFlag struct {
 }
 
 // dir is the CA folder's path.
-func (f caDirFlag) dir(a *app) (string, error) {
+func (f caDirFlag) dir(a *program.App) (string, error) {
 	if f.CADir != "" {
 		return f.CADir, nil
 	}
@@ -47,11 +48,11 @@ func (f caDirFlag) dir(a *app) (string, error) {
 	if home := a.Getenv("HOME"); filepath.IsAbs(home) {
 		return filepath.Join(home, ".local", "share", "fleetca"), nil
 	}
-	return "", withCode(exitUsage, terminal.Hint(errors.New("where the CA folder is can't be told: HOME is not set"), "say so with --ca-dir DIR"))
+	return "", program.WithCode(program.ExitUsage, terminal.Hint(errors.New("where the CA folder is can't be told: HOME is not set"), "say so with --ca-dir DIR"))
 }
 
 // passphraseFile is where the passphrase is, or "" if it is to be asked for.
-func (f caFlags) passphraseFile(a *app) string {
+func (f caFlags) passphraseFile(a *program.App) string {
 	if f.PassphraseFile != "" {
 		return f.PassphraseFile
 	}
@@ -65,7 +66,7 @@ type caFolder struct {
 	closers        []io.Closer
 }
 
-func (f caFlags) openFolder(a *app) (*caFolder, error) {
+func (f caFlags) openFolder(a *program.App) (*caFolder, error) {
 	folder, err := f.caDirFlag.openFolder(a)
 	if err != nil {
 		return nil, err
@@ -74,17 +75,17 @@ func (f caFlags) openFolder(a *app) (*caFolder, error) {
 	return folder, nil
 }
 
-func (f caDirFlag) openFolder(a *app) (*caFolder, error) {
+func (f caDirFlag) openFolder(a *program.App) (*caFolder, error) {
 	dir, err := f.dir(a)
 	if err != nil {
 		return nil, err
 	}
 	folder, err := ca.OpenFolder(dir)
 	if errors.Is(err, ca.ErrNoFolder) {
-		return nil, withCode(exitUsage, terminal.Hint(err, "fleetca init makes one; --ca-dir or FLEETCA_DIR says where it is"))
+		return nil, program.WithCode(program.ExitUsage, terminal.Hint(err, "fleetca init makes one; --ca-dir or FLEETCA_DIR says where it is"))
 	}
 	if err != nil {
-		return nil, withCode(exitUsage, withModeHint(err))
+		return nil, program.WithCode(program.ExitUsage, withModeHint(err))
 	}
 	return &caFolder{Folder: folder}, nil
 }
@@ -115,13 +116,13 @@ func (f *caFolder) hostTTL() (time.Duration, error) {
 }
 
 // hostAuthority opens the host CA.
-func (f *caFolder) hostAuthority(ctx context.Context, a *app) (*ca.Authority, error) {
+func (f *caFolder) hostAuthority(ctx context.Context, a *program.App) (*ca.Authority, error) {
 	return f.authority(ctx, a, ca.HostCA)
 }
 
 // authority opens a CA: its key, after asking for the passphrase where one is
 // needed, and the ledger.
-func (f *caFolder) authority(ctx context.Context, a *app, role ca.Role) (*ca.Authority, error) {
+func (f *caFolder) authority(ctx context.Context, a *program.App, role ca.Role) (*ca.Authority, error) {
 	signer, err := f.signer(ctx, a, role)
 	if err != nil {
 		return nil, withKeyHint(err)
@@ -149,7 +150,7 @@ func (f *caFolder) close() error {
 // attempts is how often a passphrase may be typed wrong, as with ssh.
 const attempts = 3
 
-func (f *caFolder) signer(ctx context.Context, a *app, role ca.Role) (ssh.Signer, error) {
+func (f *caFolder) signer(ctx context.Context, a *program.App, role ca.Role) (ssh.Signer, error) {
 	if f.InAgent(role) {
 		ag, err := f.agent(ctx, a)
 		if err != nil {
@@ -175,7 +176,7 @@ func (f *caFolder) signer(ctx context.Context, a *app, role ca.Role) (ssh.Signer
 
 // agent connects to the running ssh-agent. A signature may wait for a finger on
 // a token; the end of ctx ends that too.
-func (f *caFolder) agent(ctx context.Context, a *app) (*keyring.Agent, error) {
+func (f *caFolder) agent(ctx context.Context, a *program.App) (*keyring.Agent, error) {
 	ag, err := keyring.DialAgent(ctx, a.Getenv("SSH_AUTH_SOCK"))
 	if err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/ca/ledger"
 	"github.com/fleetca/fleetca/ca/profile"
+	"github.com/fleetca/fleetca/cmd/program"
 	"github.com/fleetca/fleetca/cmd/terminal"
 )
 
@@ -44,7 +45,7 @@ entry whose signing was interrupted is listed too.
 }
 
 // Run lists certificates.
-func (c *certsListCmd) Run(a *app) error {
+func (c *certsListCmd) Run(a *program.App) error {
 	folder, err := c.openFolder(a)
 	if err != nil {
 		return err
@@ -111,10 +112,10 @@ type certsShowCmd struct {
 func (*certsShowCmd) Help() string { return exitCodesHelp }
 
 // Run shows one certificate.
-func (c *certsShowCmd) Run(a *app) error {
+func (c *certsShowCmd) Run(a *program.App) error {
 	serial, err := strconv.ParseUint(c.Serial, 10, 64)
 	if err != nil || serial == 0 {
-		return withCode(exitUsage, terminal.Hint(fmt.Errorf("%q is not a serial number", c.Serial), "fleetca certs list shows them"))
+		return program.WithCode(program.ExitUsage, terminal.Hint(fmt.Errorf("%q is not a serial number", c.Serial), "fleetca certs list shows them"))
 	}
 	folder, err := c.openFolder(a)
 	if err != nil {
@@ -137,7 +138,7 @@ func (c *certsShowCmd) Run(a *app) error {
 	return err
 }
 
-func showEntry(a *app, e ca.Entry) error {
+func showEntry(a *program.App, e ca.Entry) error {
 	table := tabwriter.NewWriter(a.Stdout, 0, 0, 2, ' ', 0)
 	row := func(name, value string) {
 		if value != "" {

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/fleetca/fleetca/ca"
+	"github.com/fleetca/fleetca/cmd/program"
 	"github.com/fleetca/fleetca/cmd/terminal"
 )
 
@@ -34,7 +35,7 @@ fleetca export --host-ca --domain '*.example.com' >> ~/.ssh/known_hosts
 }
 
 // Run prints a CA's public key.
-func (c *exportCmd) Run(a *app) error {
+func (c *exportCmd) Run(a *program.App) error {
 	folder, err := c.openFolder(a)
 	if err != nil {
 		return err
@@ -52,7 +53,7 @@ func (c *exportCmd) Run(a *app) error {
 	}
 	line, err := c.line(role, pub)
 	if err != nil {
-		return withCode(exitUsage, err)
+		return program.WithCode(program.ExitUsage, err)
 	}
 	_, err = fmt.Fprintln(a.Stdout, line)
 	return err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/ca/keyring"
+	"github.com/fleetca/fleetca/cmd/program"
 	"github.com/fleetca/fleetca/cmd/terminal"
 )
 
@@ -39,7 +40,7 @@ none behind.
 }
 
 // Run makes the CA folder.
-func (c *initCmd) Run(ctx context.Context, a *app) error {
+func (c *initCmd) Run(ctx context.Context, a *program.App) error {
 	dir, err := c.dir(a)
 	if err != nil {
 		return err
@@ -52,7 +53,7 @@ func (c *initCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if c.NoPassphrase && c.PassphraseFile != "" {
-		return withCode(exitUsage, errors.New("--no-passphrase and --passphrase-file exclude each other"))
+		return program.WithCode(program.ExitUsage, errors.New("--no-passphrase and --passphrase-file exclude each other"))
 	}
 	if !c.NoPassphrase && len(cfg.AgentKeys) < len(ca.Roles()) {
 		if cfg.Passphrase, err = c.newPassphrase(ctx, a); err != nil {
@@ -73,7 +74,7 @@ func existsHint(err error) error {
 	return err
 }
 
-func (c *initCmd) newPassphrase(ctx context.Context, a *app) ([]byte, error) {
+func (c *initCmd) newPassphrase(ctx context.Context, a *program.App) ([]byte, error) {
 	if file := c.passphraseFile(a); file != "" {
 		return readPassphrase(file)
 	}
@@ -86,7 +87,7 @@ func (c *initCmd) newPassphrase(ctx context.Context, a *app) ([]byte, error) {
 
 // agentKeys reads the public keys of CAs that live in ssh-agent, and looks
 // whether they do: a wrong file shows now, not at the first signature.
-func (c *initCmd) agentKeys(ctx context.Context, a *app) (map[ca.Role]ssh.PublicKey, error) {
+func (c *initCmd) agentKeys(ctx context.Context, a *program.App) (map[ca.Role]ssh.PublicKey, error) {
 	keys := map[ca.Role]ssh.PublicKey{}
 	for role, path := range map[ca.Role]string{
 		ca.UserCA: c.UserCAAgentKey, ca.HostCA: c.HostCAAgentKey, ca.JumpCA: c.JumpCAAgentKey,
@@ -96,7 +97,7 @@ func (c *initCmd) agentKeys(ctx context.Context, a *app) (map[ca.Role]ssh.Public
 		}
 		pub, _, err := keyring.ReadPublic(path)
 		if err != nil {
-			return nil, withCode(exitUsage, fmt.Errorf("--%s-ca-agent-key: %w", role, err))
+			return nil, program.WithCode(program.ExitUsage, fmt.Errorf("--%s-ca-agent-key: %w", role, err))
 		}
 		keys[role] = pub
 	}
@@ -119,7 +120,7 @@ func (c *initCmd) agentKeys(ctx context.Context, a *app) (map[ca.Role]ssh.Public
 	return keys, nil
 }
 
-func (c *initCmd) report(a *app, folder *ca.Folder) error {
+func (c *initCmd) report(a *program.App, folder *ca.Folder) error {
 	type line struct {
 		CA          ca.Role `json:"ca"`
 		Fingerprint string  `json:"fingerprint"`

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/fleetca/fleetca/cmd/program"
 	"github.com/fleetca/fleetca/cmd/terminal"
 	"github.com/fleetca/fleetca/inventory"
 	"github.com/fleetca/fleetca/inventory/ansible"
@@ -36,12 +37,12 @@ type inventoryListCmd struct {
 }
 
 // Run lists the hosts.
-func (c *inventoryListCmd) Run(ctx context.Context, a *app) error {
+func (c *inventoryListCmd) Run(ctx context.Context, a *program.App) error {
 	inv, err := c.load(ctx)
 	if err != nil {
 		return err
 	}
-	a.warnInventory(inv)
+	warnInventory(a, inv)
 	hosts, err := c.choose(inv)
 	if err != nil {
 		return err
@@ -70,7 +71,7 @@ func (c *inventoryListCmd) Run(ctx context.Context, a *app) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	return withCode(exitUsage, errors.Join(problems...))
+	return program.WithCode(program.ExitUsage, errors.Join(problems...))
 }
 
 // loginOf says where the inventory alone would lead: ssh_config may add to it.
@@ -110,15 +111,15 @@ type inventoryGraphCmd struct {
 }
 
 // Run draws the tree.
-func (c *inventoryGraphCmd) Run(ctx context.Context, a *app) error {
+func (c *inventoryGraphCmd) Run(ctx context.Context, a *program.App) error {
 	inv, err := c.load(ctx)
 	if err != nil {
 		return err
 	}
-	a.warnInventory(inv)
+	warnInventory(a, inv)
 	group, ok := inv.Group(c.Group)
 	if !ok {
-		return withCode(exitUsage, fmt.Errorf("there is no group %q", c.Group))
+		return program.WithCode(program.ExitUsage, fmt.Errorf("there is no group %q", c.Group))
 	}
 	hosts, err := c.choose(inv)
 	if err != nil {
@@ -213,15 +214,15 @@ type shownVariable struct {
 }
 
 // Run shows one host.
-func (c *inventoryShowCmd) Run(ctx context.Context, a *app) error {
+func (c *inventoryShowCmd) Run(ctx context.Context, a *program.App) error {
 	inv, err := c.load(ctx)
 	if err != nil {
 		return err
 	}
-	a.warnInventory(inv)
+	warnInventory(a, inv)
 	h, ok := inv.Host(c.Host)
 	if !ok {
-		return withCode(exitUsage, terminal.Hint(fmt.Errorf("there is no host %q in the inventory", c.Host), "fleetca inventory list lists them"))
+		return program.WithCode(program.ExitUsage, terminal.Hint(fmt.Errorf("there is no host %q in the inventory", c.Host), "fleetca inventory list lists them"))
 	}
 	settings, problem := h.Settings()
 	used := inventory.SettingVariables()
@@ -241,7 +242,7 @@ func (c *inventoryShowCmd) Run(ctx context.Context, a *app) error {
 		if problem == nil {
 			shown["settings"] = settings
 		}
-		return errors.Join(writeJSON(a.Stdout, shown), withCode(exitUsage, problem))
+		return errors.Join(writeJSON(a.Stdout, shown), program.WithCode(program.ExitUsage, problem))
 	}
 	fmt.Fprintf(a.Stdout, "%s in %s\n", terminal.Clean(h.Name), terminal.Clean(strings.Join(h.Groups, ", ")))
 	table := tabwriter.NewWriter(a.Stdout, 0, 8, 2, ' ', 0)
@@ -254,7 +255,7 @@ func (c *inventoryShowCmd) Run(ctx context.Context, a *app) error {
 	if problem == nil {
 		fmt.Fprintf(a.Stdout, "  → %s\n", terminal.Clean(summary(h, settings)))
 	}
-	return withCode(exitUsage, problem)
+	return program.WithCode(program.ExitUsage, problem)
 }
 
 // valueText is a string as it is and anything else as JSON.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/fleetca/fleetca/cmd/program"
 	"github.com/fleetca/fleetca/cmd/terminal"
 	"github.com/fleetca/fleetca/inventory"
 	"github.com/fleetca/fleetca/inventory/ansible"
@@ -25,14 +26,14 @@ type inventoryFlags struct {
 func (f *inventoryFlags) load(ctx context.Context) (*inventory.Inventory, error) {
 	sources := slices.DeleteFunc(slices.Clone(f.Inventory), func(s string) bool { return s == "" })
 	if len(sources) == 0 {
-		return nil, withCode(exitUsage, terminal.Hint(errors.New("no inventory is given"),
+		return nil, program.WithCode(program.ExitUsage, terminal.Hint(errors.New("no inventory is given"),
 			"say --inventory FILE, or set FLEETCA_INVENTORY"))
 	}
 	inv, err := ansible.Load(ctx, sources...)
 	if err != nil && ctx.Err() != nil {
 		return nil, err
 	}
-	return inv, withCode(exitUsage, err)
+	return inv, program.WithCode(program.ExitUsage, err)
 }
 
 // choose applies --limit and --label.
@@ -41,7 +42,7 @@ func (f *inventoryFlags) choose(inv *inventory.Inventory) ([]*inventory.Host, er
 	if errors.Is(err, inventory.ErrNoMatch) {
 		err = terminal.Hint(err, "fleetca inventory graph shows hosts and groups")
 	}
-	return hosts, withCode(exitUsage, err)
+	return hosts, program.WithCode(program.ExitUsage, err)
 }
 
 // readLimitFile reads a file of patterns, which nobody has a large one of.
@@ -63,7 +64,7 @@ func readLimitFile(name string) ([]byte, error) {
 }
 
 // warnInventory tells on stderr what Ansible too would only warn about.
-func (a *app) warnInventory(inv *inventory.Inventory) {
+func warnInventory(a *program.App, inv *inventory.Inventory) {
 	for _, w := range inv.Warnings() {
 		fmt.Fprintf(a.Stderr, "%s %s\n", a.Term.Paint(a.Stderr, terminal.Yellow, "warning:"), terminal.Clean(w))
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/fleetca/fleetca/ca/profile"
+	"github.com/fleetca/fleetca/cmd/program"
 	"github.com/fleetca/fleetca/cmd/terminal"
 	"github.com/fleetca/fleetca/inventory"
 	"github.com/fleetca/fleetca/inventory/sshconfig"
@@ -51,7 +52,7 @@ itself back. A second run changes nothing.
 }
 
 // Run provisions the selected hosts.
-func (c *provisionCmd) Run(ctx context.Context, a *app) error {
+func (c *provisionCmd) Run(ctx context.Context, a *program.App) error {
 	hosts, err := c.selected(ctx, a)
 	if err != nil {
 		return err
@@ -88,7 +89,7 @@ func (c *provisionCmd) Run(ctx context.Context, a *app) error {
 	p, err := provision.New(cfg)
 	if err != nil {
 		board.Close()
-		return withCode(exitUsage, err)
+		return program.WithCode(program.ExitUsage, err)
 	}
 	report := p.Run(ctx, hosts)
 	board.Close()
@@ -112,26 +113,23 @@ func (c *provisionCmd) Run(ctx context.Context, a *app) error {
 func outcome(report *provision.Report) error {
 	switch {
 	case report.Interrupted:
-		return withCode(exitInterrupted, errors.New("interrupted"))
+		return program.WithCode(program.ExitInterrupted, errors.New("interrupted"))
 	case report.Err() != nil || report.Count(provision.NotStarted) > 0:
-		return withCode(exitFailed, errSilent)
+		return program.WithCode(program.ExitFailed, program.ErrSilent)
 	case report.Count(provision.WouldChange) > 0:
-		return withCode(exitChanges, errSilent)
+		return program.WithCode(exitChanges, program.ErrSilent)
 	}
 	return nil
 }
 
-// errSilent ends a command whose output has said everything already.
-var errSilent = errors.New("")
-
 // selected are the hosts to work on. Every variable that fleetca uses is
 // checked before the first connection is made.
-func (c *provisionCmd) selected(ctx context.Context, a *app) ([]*inventory.Host, error) {
+func (c *provisionCmd) selected(ctx context.Context, a *program.App) ([]*inventory.Host, error) {
 	inv, err := c.load(ctx)
 	if err != nil {
 		return nil, err
 	}
-	a.warnInventory(inv)
+	warnInventory(a, inv)
 	hosts, err := c.choose(inv)
 	if err != nil {
 		return nil, err
@@ -146,14 +144,14 @@ func (c *provisionCmd) selected(ctx context.Context, a *app) ([]*inventory.Host,
 			problems = append(problems, err)
 		}
 	}
-	return hosts, withCode(exitUsage, errors.Join(problems...))
+	return hosts, program.WithCode(program.ExitUsage, errors.Join(problems...))
 }
 
-func (c *provisionCmd) config(ctx context.Context, a *app, folder *caFolder, hosts []*inventory.Host) (provision.Config, error) {
+func (c *provisionCmd) config(ctx context.Context, a *program.App, folder *caFolder, hosts []*inventory.Host) (provision.Config, error) {
 	fail := func(err error) (provision.Config, error) { return provision.Config{}, err }
 	batches, err := provision.ParseBatches(c.Serial)
 	if err != nil {
-		return fail(withCode(exitUsage, fmt.Errorf("--serial: %w", err)))
+		return fail(program.WithCode(program.ExitUsage, fmt.Errorf("--serial: %w", err)))
 	}
 	userCA, hostCA, err := folder.provisioningKeys()
 	if err != nil {
@@ -161,7 +159,7 @@ func (c *provisionCmd) config(ctx context.Context, a *app, folder *caFolder, hos
 	}
 	files, err := sshconfig.Load(c.sshFiles())
 	if err != nil {
-		return fail(withCode(exitUsage, err))
+		return fail(program.WithCode(program.ExitUsage, err))
 	}
 	dialing := remote.Config{
 		SSHConfig: files, HostCAs: []ssh.PublicKey{hostCA},
@@ -182,7 +180,7 @@ func (c *provisionCmd) config(ctx context.Context, a *app, folder *caFolder, hos
 		return fail(err)
 	}
 	if err := c.checkTTLs(folder, hosts); err != nil {
-		return fail(withCode(exitUsage, err))
+		return fail(program.WithCode(program.ExitUsage, err))
 	}
 	if !c.Check {
 		if cfg.Authority, err = folder.hostAuthority(ctx, a); err != nil {
@@ -225,7 +223,7 @@ func (c *provisionCmd) sshFiles() sshconfig.Files {
 
 // prompts asks for the passwords that were announced, each once for the whole
 // fleet. Passphrases of key files are asked for when a key is first needed.
-func (c *provisionCmd) prompts(ctx context.Context, cfg *remote.Config, a *app) error {
+func (c *provisionCmd) prompts(ctx context.Context, cfg *remote.Config, a *program.App) error {
 	cfg.Passphrase = func(host context.Context, file string) ([]byte, error) {
 		// Hosts that are under way outlive a Ctrl-C; a question must not.
 		asking, cancel := context.WithCancel(host)

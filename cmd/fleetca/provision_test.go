@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fleetca/fleetca/cmd/program"
 	"github.com/fleetca/fleetca/testenv"
 	"github.com/fleetca/fleetca/testenv/fleettest"
 )
@@ -63,8 +64,8 @@ func TestProvisionInterrupted(t *testing.T) {
 		}
 	}
 	_ = cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted {
-		t.Errorf("exit code %d, want %d", code, exitInterrupted)
+	if code := cmd.ProcessState.ExitCode(); code != program.ExitInterrupted {
+		t.Errorf("exit code %d, want %d", code, program.ExitInterrupted)
 	}
 	for _, want := range []string{"1 changed: web01\n", "2 not started: web[02-03]\n", "interrupted"} {
 		if !strings.Contains(stderr.String(), want) {
@@ -87,7 +88,7 @@ func TestCompletion(t *testing.T) {
 	} {
 		var out strings.Builder
 		a := testApp(&out)
-		if code := run(context.Background(), a, append([]string{"complete", "--"}, strings.Split(words, " ")...)); code != 0 {
+		if code := program.Run(context.Background(), config, a, new(cli), append([]string{"complete", "--"}, strings.Split(words, " ")...)); code != 0 {
 			t.Fatalf("%q: exit code %d", words, code)
 		}
 		if got := strings.Join(strings.Fields(out.String()), " "); got != want {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/fleetca/fleetca/cmd/program"
 	"github.com/fleetca/fleetca/cmd/terminal"
 	"github.com/fleetca/fleetca/testenv"
 )
@@ -136,7 +137,7 @@ func scriptStopHost(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // testApp writes everything that a command says to out.
-func testApp(out io.Writer) *app {
+func testApp(out io.Writer) *program.App {
 	getenv := func(string) string { return "" }
-	return &app{Stdin: strings.NewReader(""), Stdout: out, Stderr: out, Getenv: getenv, Now: time.Now, Term: terminal.New(getenv)}
+	return &program.App{Stdin: strings.NewReader(""), Stdout: out, Stderr: out, Getenv: getenv, Now: time.Now, Term: terminal.New(getenv)}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/ca/keyring"
 	"github.com/fleetca/fleetca/ca/profile"
+	"github.com/fleetca/fleetca/cmd/program"
 	"github.com/fleetca/fleetca/cmd/terminal"
 )
 
@@ -61,14 +62,14 @@ overwritten; an older certificate is replaced.
 }
 
 // Run issues one certificate.
-func (c *signCmd) Run(ctx context.Context, a *app) (err error) {
+func (c *signCmd) Run(ctx context.Context, a *program.App) (err error) {
 	req, err := c.request()
 	if err != nil {
-		return withCode(exitUsage, err)
+		return program.WithCode(program.ExitUsage, err)
 	}
 	out, err := c.destination()
 	if err != nil {
-		return withCode(exitUsage, err)
+		return program.WithCode(program.ExitUsage, err)
 	}
 	folder, err := c.openFolder(a)
 	if err != nil {
@@ -81,7 +82,7 @@ func (c *signCmd) Run(ctx context.Context, a *app) (err error) {
 	}
 	// What can't be certified shows before anybody types a passphrase.
 	if _, err := folder.Rules().Certificate(req, 1, a.Now()); err != nil {
-		return withCode(exitUsage, requestHint(err, folder))
+		return program.WithCode(program.ExitUsage, requestHint(err, folder))
 	}
 	if err := out.check(); err != nil {
 		return err
@@ -162,7 +163,7 @@ func (c *signCmd) request() (profile.Request, error) {
 
 // key reads the key to certify, or makes one, whose private half is then not
 // nil.
-func (c *signCmd) key(a *app) (*newKey, ssh.PublicKey, error) {
+func (c *signCmd) key(a *program.App) (*newKey, ssh.PublicKey, error) {
 	var pub ssh.PublicKey
 	var err error
 	switch c.PublicKey {
@@ -186,7 +187,7 @@ func (c *signCmd) key(a *app) (*newKey, ssh.PublicKey, error) {
 	default:
 		pub, _, err = keyring.ReadPublic(c.PublicKey)
 	}
-	return nil, pub, withCode(exitUsage, err)
+	return nil, pub, program.WithCode(program.ExitUsage, err)
 }
 
 // authorizedLine is a key or certificate as one line of a .pub file.

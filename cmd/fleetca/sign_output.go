@@ -19,6 +19,7 @@ import (
 	"github.com/fleetca/fleetca/ca"
 	"github.com/fleetca/fleetca/ca/keyring"
 	"github.com/fleetca/fleetca/ca/profile"
+	"github.com/fleetca/fleetca/cmd/program"
 	"github.com/fleetca/fleetca/cmd/terminal"
 )
 
@@ -113,18 +114,18 @@ func (d *destination) check() error {
 			}
 		}
 	}
-	return withCode(exitUsage, fmt.Errorf("%q exists and is not a certificate; it is left alone", d.certFile))
+	return program.WithCode(program.ExitUsage, fmt.Errorf("%q exists and is not a certificate; it is left alone", d.certFile))
 }
 
 func keyExists(path string) error {
-	return withCode(exitUsage, terminal.Hint(fmt.Errorf("%q exists; a private key is never overwritten", path),
+	return program.WithCode(program.ExitUsage, terminal.Hint(fmt.Errorf("%q exists; a private key is never overwritten", path),
 		"sign its public key, or say with --output FILE where a new one shall go"))
 }
 
 // write puts the certificate, and the key if one was made, where they belong.
 // The key comes first: a certificate without its key is of no use, and a crash
 // in between leaves only a key without certificate.
-func (d *destination) write(a *app, cert *ssh.Certificate) error {
+func (d *destination) write(a *program.App, cert *ssh.Certificate) error {
 	if d.agent != nil {
 		return d.add(a.Now(), cert)
 	}
@@ -195,7 +196,7 @@ type signed struct {
 }
 
 // report tells what was issued: the lines to configure on stdout, or JSON.
-func (c *signCmd) report(a *app, d *destination, cert *ssh.Certificate) error {
+func (c *signCmd) report(a *program.App, d *destination, cert *ssh.Certificate) error {
 	entry := ca.Describe(cert)
 	if c.JSON {
 		return json.NewEncoder(a.Stdout).Encode(signed{

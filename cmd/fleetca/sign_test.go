@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fleetca/fleetca/cmd/program"
 	"github.com/fleetca/fleetca/cmd/terminal"
 	"github.com/fleetca/fleetca/testenv"
 	"github.com/fleetca/fleetca/testenv/fleettest"
@@ -21,11 +22,11 @@ func fleetca(t *testing.T, env map[string]string, args ...string) string {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	getenv := func(name string) string { return env[name] }
-	a := &app{
+	a := &program.App{
 		Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr,
 		Getenv: getenv, Now: time.Now, Term: terminal.New(getenv),
 	}
-	if code := run(t.Context(), a, args); code != 0 {
+	if code := program.Run(t.Context(), config, a, new(cli), args); code != 0 {
 		t.Fatalf("fleetca %q: exit code %d\n%s", args, code, stderr.String())
 	}
 	return stdout.String()

@@ -1,59 +1,61 @@
-package main
+package program
 
 import (
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/alecthomas/kong"
 )
 
-// completionCmd is "fleetca completion". The scripts ask this program for the
-// words, so they never fall behind it.
-type completionCmd struct {
+// Completion is the command "completion". The scripts ask the program for the
+// words, so they never fall behind it. Complete belongs beside it.
+type Completion struct {
 	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
 }
 
 // Help is shown below the flags' summary.
-func (*completionCmd) Help() string {
-	return `bash: source <(fleetca completion bash)
-zsh:  source <(fleetca completion zsh)
-fish: fleetca completion fish | source
+func (*Completion) Help() string {
+	return `bash: source <(${name} completion bash)
+zsh:  source <(${name} completion zsh)
+fish: ${name} completion fish | source
 
-` + exitCodesHelp
+${exit_codes}`
 }
 
 // Run prints the script.
-func (c *completionCmd) Run(a *app) error {
-	fmt.Fprint(a.Stdout, completionScripts[c.Shell])
-	return nil
+func (c *Completion) Run(a *App, cfg Config) error {
+	_, err := io.WriteString(a.Stdout, strings.ReplaceAll(completionScripts[c.Shell], "${name}", cfg.Name))
+	return err
 }
 
 var completionScripts = map[string]string{
-	"bash": `_fleetca() {
+	"bash": `_${name}() {
 	local words
 	mapfile -t words < <("${COMP_WORDS[0]}" complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
 	COMPREPLY=("${words[@]}")
 }
-complete -o default -F _fleetca fleetca
+complete -o default -F _${name} ${name}
 `,
-	"zsh": `_fleetca() {
+	"zsh": `_${name}() {
 	local -a found
 	found=("${(@f)$("${words[1]}" complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
 	if [[ -n "${found[1]}" ]]; then compadd -a found; else _files; fi
 }
-compdef _fleetca fleetca
+compdef _${name} ${name}
 `,
-	"fish": `complete -c fleetca -a '(fleetca complete -- (commandline -opc)[2..] (commandline -ct) 2>/dev/null)'
+	"fish": `complete -c ${name} -a '(${name} complete -- (commandline -opc)[2..] (commandline -ct) 2>/dev/null)'
 `,
 }
 
-// completeCmd prints the words that may stand in place of the last one.
-type completeCmd struct {
+// Complete is the hidden command "complete", which prints the words that may
+// stand in place of the last one.
+type Complete struct {
 	Words []string `arg:"" optional:"" passthrough:""`
 }
 
 // Run prints a word a line.
-func (c *completeCmd) Run(a *app, kctx *kong.Context) error {
+func (c *Complete) Run(a *App, kctx *kong.Context) error {
 	words := c.Words
 	if len(words) > 0 && words[0] == "--" {
 		words = words[1:]
