@@ -50,17 +50,14 @@ type Config struct {
 	ExitCodes string
 }
 
-// Flags are the flags that every program has. The struct of the command line
-// embeds them.
+// Flags are the flags that every program has: the struct of its command line
+// embeds them. One that doesn't shows no version, and colours as on "auto".
 type Flags struct {
 	Color   string           `enum:"auto,always,never" default:"auto" help:"Colours: auto, always or never. NO_COLOR is honoured."`
 	Version kong.VersionFlag `help:"Print the version and exit."`
 }
 
 func (f *Flags) common() *Flags { return f }
-
-// CLI is a command line: a pointer to a struct for kong that embeds Flags.
-type CLI interface{ common() *Flags }
 
 // Error is an error that carries the exit code of its command.
 type Error struct {
@@ -86,7 +83,7 @@ func WithCode(code int, err error) error {
 var ErrSilent = errors.New("")
 
 // Main runs the command line of this process and ends it.
-func Main(cfg Config, cli CLI) {
+func Main(cfg Config, cli any) {
 	// After the first signal ctx ends and commands come to a safe stop; the
 	// second one kills the process, as if nothing were caught.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -103,14 +100,16 @@ func Main(cfg Config, cli CLI) {
 	os.Exit(code)
 }
 
-// Run parses args, runs the command and returns the exit code. Commands get
-// ctx, a and cfg.
-func Run(ctx context.Context, cfg Config, a *App, cli CLI, args []string) int {
+// Run parses args into cli, a pointer to a struct for kong, runs the command
+// and returns the exit code. Commands get ctx, a and cfg.
+func Run(ctx context.Context, cfg Config, a *App, cli any, args []string) int {
+	exited := -1 // or the code, once help or version was asked for and printed
 	parser, err := kong.New(cli,
 		kong.Name(cfg.Name),
 		kong.Description(cfg.Description+"\n\n"+cfg.ExitCodes),
 		kong.UsageOnError(),
 		kong.Writers(a.Stdout, a.Stderr),
+		kong.Exit(func(code int) { exited = code }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.Vars{"version": Version(), "exit_codes": cfg.ExitCodes},
 		kong.BindTo(ctx, (*context.Context)(nil)),
@@ -121,11 +120,16 @@ func Run(ctx context.Context, cfg Config, a *App, cli CLI, args []string) int {
 	}
 	expand(parser.Model.Node, strings.NewReplacer("${name}", cfg.Name, "${exit_codes}", cfg.ExitCodes))
 	kctx, err := parser.Parse(args)
+	if exited >= 0 {
+		return exited
+	}
 	if err != nil {
 		hint := fmt.Sprintf("%s --help lists the commands, %[1]s COMMAND --help their flags", cfg.Name)
 		return a.Report(cfg.Name, WithCode(ExitUsage, terminal.Hint(err, hint)))
 	}
-	a.Term.SetColour(terminal.Colour(cli.common().Color))
+	if c, ok := cli.(interface{ common() *Flags }); ok {
+		a.Term.SetColour(terminal.Colour(c.common().Color))
+	}
 	return a.Report(cfg.Name, kctx.Run())
 }
 
