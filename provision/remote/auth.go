@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/fleetca/fleetca/ca/trust"
 )
 
 // signer is a key that signs when it has been accepted, and asks for its
@@ -177,7 +179,7 @@ func (l *login) candidates() []*signer {
 	}
 	listed := func(key ssh.PublicKey) bool {
 		return slices.ContainsFunc(files, func(f *keyFile) bool { return f.holds(key) }) ||
-			slices.ContainsFunc(b.signers, func(s *signer) bool { return sameKey(s.public, key) })
+			slices.ContainsFunc(b.signers, func(s *signer) bool { return trust.Same(s.public, key) })
 	}
 	for _, key := range agentKeys {
 		if listed(key) {
@@ -186,7 +188,7 @@ func (l *login) candidates() []*signer {
 	}
 	for _, f := range files {
 		// A certificate beside a key whose secret only the agent has.
-		if f.cert != nil && slices.ContainsFunc(agentKeys, func(k ssh.PublicKey) bool { return sameKey(k, f.cert.Key) }) {
+		if f.cert != nil && slices.ContainsFunc(agentKeys, func(k ssh.PublicKey) bool { return trust.Same(k, f.cert.Key) }) {
 			b.add(certified(f.cert, l.agentSigner(f.cert.Key), f.path))
 		}
 	}
@@ -214,12 +216,12 @@ func (l *login) candidates() []*signer {
 // forCertificate finds the secret key of a certificate that was named.
 func (l *login) forCertificate(cert *ssh.Certificate, agentKeys []ssh.PublicKey, files []*keyFile) *signer {
 	for _, key := range agentKeys {
-		if sameKey(key, cert.Key) {
+		if trust.Same(key, cert.Key) {
 			return certified(cert, l.agentSigner(key), "agent")
 		}
 	}
 	for _, f := range files {
-		if f.secret() && f.public != nil && sameKey(f.public, cert.Key) {
+		if f.secret() && f.public != nil && trust.Same(f.public, cert.Key) {
 			return certified(cert, l.fileSigner(f), f.path)
 		}
 	}
@@ -236,7 +238,7 @@ type bag struct{ signers []*signer }
 
 func (b *bag) add(s *signer) {
 	for _, have := range b.signers {
-		if sameKey(have.public, s.public) {
+		if trust.Same(have.public, s.public) {
 			return
 		}
 	}

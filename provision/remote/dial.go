@@ -267,7 +267,7 @@ func (a *attempt) describe(err error, unreachable *UnreachableError) error {
 		case len(a.t.pins) > 0:
 			reason = HostKeyNotPinned
 		}
-		return &HostKeyError{Host: a.t.host, Name: a.check.name(), Reason: reason, Err: err}
+		return &HostKeyError{Host: a.t.host, Name: a.check.known.String(), Reason: reason, Err: err}
 	}
 	if greeted && a.login != nil && a.login.started && !errors.Is(err, errTimeout) && !errors.Is(err, errTooTalkative) {
 		return a.login.failure(err) // such as "Too many authentication failures"

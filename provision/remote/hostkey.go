@@ -13,6 +13,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/fleetca/fleetca/ca/trust"
+	"github.com/fleetca/fleetca/inventory/sshconfig"
 )
 
 // minRSA is the shortest RSA host key that is accepted from anyone.
@@ -23,39 +24,22 @@ const minRSA = 2048
 type hostCheck struct {
 	host  string   // inventory name, for errors
 	names []string // that a certificate of ours may be for
-	alias string   // HostKeyAlias
-	bare  string   // the name without a port: alias or HostName
-	port  int
+	known sshconfig.HostName
 
 	cas       []ssh.PublicKey
 	certOnly  bool
 	pins      []string
 	minRSA    int
-	user      []*knownFile // the first takes new keys
-	global    []*knownFile
+	user      []*sshconfig.KnownHosts // the first takes new keys
+	global    []*sshconfig.KnownHosts
 	acceptNew bool
 	hashed    bool
 	now       func() time.Time
 }
 
-// name is what known_hosts has the host under.
-func (c *hostCheck) name() string {
-	if c.alias != "" {
-		return c.alias
-	}
-	return knownName(c.bare, c.port)
-}
-
-// lines are those of all files about a name.
-func (c *hostCheck) lines(name string) []*knownLine {
-	var found []*knownLine
-	for _, f := range c.user {
-		found = append(found, f.lines(name)...)
-	}
-	for _, f := range c.global {
-		found = append(found, f.lines(name)...)
-	}
-	return found
+// files are all known_hosts files.
+func (c *hostCheck) files() sshconfig.KnownFiles {
+	return slices.Concat(c.user, c.global)
 }
 
 // check returns nil if the key is the host's, otherwise a *HostKeyError.
@@ -65,23 +49,21 @@ func (c *hostCheck) check(ctx context.Context, key ssh.PublicKey) error {
 	if isCert {
 		plain = cert.Key
 	}
-	refuse := func(reason HostKeyReason, places []*knownLine, err error) error {
+	refuse := func(reason HostKeyReason, places []*sshconfig.KnownLine, err error) error {
 		e := &HostKeyError{
-			Host: c.host, Name: c.name(), Reason: reason,
+			Host: c.host, Name: c.known.String(), Reason: reason,
 			Type: plain.Type(), Fingerprint: ssh.FingerprintSHA256(plain), Err: err,
 		}
 		for _, l := range places {
-			e.Known = append(e.Known, l.place())
+			e.Known = append(e.Known, l.Place())
 		}
 		return e
 	}
 	if bits := rsaBits(plain); bits != 0 && bits < max(minRSA, c.minRSA) {
 		return refuse(HostKeyWeak, nil, fmt.Errorf("RSA with %d bits", bits))
 	}
-	for _, name := range c.allNames() {
-		if s, places := judge(c.lines(name), key); s == statusRevoked {
-			return refuse(HostKeyRevoked, places, nil)
-		}
+	if places, revoked := c.files().Revoked(c.known, key); revoked {
+		return refuse(HostKeyRevoked, places, nil)
 	}
 	certErr := c.ours(cert)
 	if isCert && certErr == nil {
@@ -99,34 +81,26 @@ func (c *hostCheck) check(ctx context.Context, key ssh.PublicKey) error {
 		}
 		return refuse(HostKeyNotPinned, nil, nil)
 	}
-	s, places := c.known(c.port, key)
+	s, places := c.files().Check(c.known, key, c.good)
 	switch {
-	case s == statusKnown:
+	case s == sshconfig.KeyKnown:
 		return nil
-	case s == statusChanged:
+	case s == sshconfig.KeyChanged:
 		return refuse(HostKeyChanged, places, nil)
-	case s == statusRevoked:
+	case s == sshconfig.KeyRevoked:
 		return refuse(HostKeyRevoked, places, nil)
 	case !c.acceptNew:
 		return refuse(HostKeyUnknown, nil, nil)
 	case len(c.user) == 0:
 		return refuse(HostKeyNotRecorded, nil, errors.New("there is no user's known_hosts file"))
 	}
-	switch err := c.user[0].record(ctx, c.name(), plain, c.hashed); {
-	case errors.Is(err, errKeyChanged):
+	switch err := c.user[0].Record(ctx, c.known.String(), plain, c.hashed); {
+	case errors.Is(err, sshconfig.ErrKeyChanged):
 		return refuse(HostKeyChanged, nil, err)
 	case err != nil:
 		return refuse(HostKeyNotRecorded, nil, err)
 	}
 	return nil
-}
-
-// allNames are the names that known_hosts may have the host under.
-func (c *hostCheck) allNames() []string {
-	if c.alias != "" || c.name() == c.bare {
-		return []string{c.name()}
-	}
-	return []string{c.name(), c.bare}
 }
 
 // ours says whether the certificate is one of our authorities' for the host.
@@ -147,44 +121,9 @@ func (c *hostCheck) ours(cert *ssh.Certificate) error {
 	return first
 }
 
-// known is OpenSSH's check_host_key: a name with a port that nothing is known
-// of is looked up without the port, and a certificate that isn't good for the
-// host counts as the plain key in it.
-func (c *hostCheck) known(port int, key ssh.PublicKey) (status, []*knownLine) {
-	name := c.alias
-	if name == "" {
-		name = knownName(c.bare, port)
-	}
-	cert, isCert := key.(*ssh.Certificate)
-	s, places := judge(c.lines(name), key)
-	switch {
-	case s == statusRevoked:
-		return s, places
-	case s == statusKnown && isCert:
-		ca, _ := places[0].key()
-		if trust.HostCertificate(cert, []ssh.PublicKey{ca}, c.certName(), c.now()) == nil {
-			return s, places
-		}
-	case s == statusKnown || s == statusChanged:
-		return s, places
-	}
-	if s == statusNew && c.alias == "" && name != c.bare {
-		if s, places := c.known(0, key); s == statusKnown {
-			return s, places
-		}
-	}
-	if isCert {
-		return c.known(port, cert.Key)
-	}
-	return statusNew, nil
-}
-
-// certName is the name that ssh wants in a certificate.
-func (c *hostCheck) certName() string {
-	if c.alias != "" {
-		return c.alias
-	}
-	return c.bare
+// good says whether a certificate by an authority in known_hosts is the host's.
+func (c *hostCheck) good(cert *ssh.Certificate, ca ssh.PublicKey) bool {
+	return trust.HostCertificate(cert, []ssh.PublicKey{ca}, c.known.Principal(), c.now()) == nil
 }
 
 func rsaBits(key ssh.PublicKey) int {
@@ -196,78 +135,12 @@ func rsaBits(key ssh.PublicKey) int {
 	return 0
 }
 
-// plainAlgorithms are the host key algorithms in our order: short keys first.
-// SHA-1 signatures are none of them.
-func plainAlgorithms() []string {
-	first := []string{
-		ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521,
-		ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256,
-	}
-	var others []string
-	for _, a := range ssh.SupportedAlgorithms().HostKeys {
-		if !strings.Contains(a, "-cert-v01@") && !slices.Contains(first, a) {
-			others = append(others, a)
-		}
-	}
-	return append(first, others...)
-}
-
-// certAlgorithms are the same for certificates.
-func certAlgorithms() []string {
-	supported := ssh.SupportedAlgorithms().HostKeys
-	var algorithms []string
-	for _, a := range plainAlgorithms() {
-		if name, _, _ := strings.Cut(a, "@"); slices.Contains(supported, name+"-cert-v01@openssh.com") {
-			algorithms = append(algorithms, name+"-cert-v01@openssh.com")
-		}
-	}
-	return algorithms
-}
-
-// keyType is the type of key that an algorithm signs with.
-func keyType(algorithm string) string {
-	algorithm = strings.Replace(algorithm, "-cert-v01@openssh.com", "", 1)
-	if algorithm == ssh.KeyAlgoRSASHA256 || algorithm == ssh.KeyAlgoRSASHA512 {
-		return ssh.KeyAlgoRSA
-	}
-	return algorithm
-}
-
-// algorithms orders what is asked of the host: certificates first where an
-// authority applies, then the types known for it, then the rest. A host that is
-// asked for a type that is not known would look like another host.
+// algorithms are those to ask the host for.
 func (c *hostCheck) algorithms() []string {
 	if c.certOnly {
-		return certAlgorithms()
+		return sshconfig.CertAlgorithms()
 	}
-	authority := len(c.cas) > 0
-	var types []string
-	for _, name := range c.allNames() {
-		for _, l := range c.lines(name) {
-			switch l.marker {
-			case markerCA:
-				authority = true
-			case "":
-				types = append(types, l.keyType)
-			}
-		}
-		if len(types) > 0 {
-			break // as in OpenSSH, the name with the port decides where it is known
-		}
-	}
-	var known, rest []string
-	for _, a := range plainAlgorithms() {
-		if slices.Contains(types, keyType(a)) {
-			known = append(known, a)
-		} else {
-			rest = append(rest, a)
-		}
-	}
-	plain := append(known, rest...)
-	if authority {
-		return append(certAlgorithms(), plain...)
-	}
-	return plain
+	return c.files().Algorithms(c.known, len(c.cas) > 0)
 }
 
 // fewer returns what is worth asking the host for after it showed a key that
@@ -288,16 +161,14 @@ func (c *hostCheck) fewer(algorithms []string, shown ssh.PublicKey, refusal *Hos
 	}
 	var left []string
 	for _, a := range algorithms {
-		if !strings.Contains(a, "-cert-v01@") && keyType(a) != plain.Type() {
+		if !strings.Contains(a, "-cert-v01@") && sshconfig.KeyType(a) != plain.Type() {
 			left = append(left, a)
 		}
 	}
 	if refusal.Reason != HostKeyNotPinned {
 		// Only a type that is known can turn the refusal.
-		lines := c.lines(c.name())
-		left = slices.DeleteFunc(left, func(a string) bool {
-			return !slices.ContainsFunc(lines, func(l *knownLine) bool { return l.marker == "" && l.keyType == keyType(a) })
-		})
+		types := c.files().Types(c.known.String())
+		left = slices.DeleteFunc(left, func(a string) bool { return !slices.Contains(types, sshconfig.KeyType(a)) })
 	}
 	return left
 }

@@ -1,7 +1,6 @@
 package remote
 
 import (
-	"context"
 	"errors"
 	"net"
 	"os"
@@ -400,84 +399,6 @@ func TestNeverBlindly(t *testing.T) {
 	}
 }
 
-func TestRecordSeesOthers(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "known_hosts")
-	k, err := loadKnown(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mine, theirs := publicKey(t, keygen(t, "ed25519", "")+".pub"), publicKey(t, keygen(t, "ed25519", "")+".pub")
-	// Somebody else writes after we have read, and replaces the file.
-	other := path + ".new"
-	if err := os.WriteFile(other, []byte("web1 "+authorized(theirs)+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(other, path); err != nil {
-		t.Fatal(err)
-	}
-	if err := k.record(context.Background(), "web1", mine, false); !errors.Is(err, errKeyChanged) {
-		t.Errorf("got %v", err)
-	}
-	if err := k.record(context.Background(), "web2", mine, false); err != nil {
-		t.Error(err)
-	}
-	if s, _ := judge(k.lines("WEB2"), mine); s != statusKnown {
-		t.Errorf("status %v", s)
-	}
-}
-
-func FuzzKnownHosts(f *testing.F) {
-	const key = " ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMkQIoPXSxo6xHLyzd9NZKaiZ3Ew0bZt7YDRzSYxTPxk"
-	for _, s := range []string{
-		"", "# x\n", "web1" + key + "\n", "@cert-authority *.example.com,!x" + key + " comment\n",
-		"@revoked [web1]:2222" + key + "\r\n", "|1|F1E1KeoE/eEWhi10WpGv4OdiO6Y=|3988QV0VE8wmZL7suNrYQLITLCg=" + key,
-		"|1|x|y" + key + "\n|2|a|b" + key + "\n", "web1 ssh-rsa AAAA\n", "@x y z\n",
-	} {
-		f.Add(s)
-	}
-	probe, _, _, _, err := ssh.ParseAuthorizedKey([]byte(strings.TrimSpace(key)))
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		k := &knownFile{path: "fuzz"}
-		k.index([]byte(text))
-		for _, name := range []string{"web1", "[web1]:2222", "a.example.com"} {
-			for _, l := range k.find(name) {
-				if !l.matches(name) {
-					t.Fatalf("%s is found for %q and doesn't match", l.place(), name)
-				}
-			}
-			s, lines := judge(k.find(name), probe)
-			if s == statusKnown {
-				// What is known must be whole in the text.
-				if len(lines) != 1 || !strings.Contains(text, strings.Fields(key)[1]) {
-					t.Fatalf("%q known from %q", name, text)
-				}
-			}
-		}
-	})
-}
-
-func BenchmarkKnownHosts(b *testing.B) {
-	key := publicKey(b, keygen(b, "ed25519", "")+".pub")
-	var text strings.Builder
-	for i := range 10_000 {
-		text.WriteString("host" + strings.Repeat("x", i%7) + "," + "10.0." + command10k(i) + " " + authorized(key) + "\n")
-	}
-	k := &knownFile{}
-	k.index([]byte(text.String()))
-	for b.Loop() {
-		if s, _ := judge(k.lines("10.0.5000"), key); s != statusKnown {
-			b.Fatal("not found")
-		}
-	}
-}
-
-func command10k(i int) string {
-	return string([]byte{byte('0' + i/1000%10), byte('0' + i/100%10), byte('0' + i/10%10), byte('0' + i%10)})
-}
-
 // TestChoose holds what is made of ssh_config's algorithm lists.
 func TestChoose(t *testing.T) {
 	ours := []string{"a1", "a2", "b1"}
@@ -492,11 +413,6 @@ func TestChoose(t *testing.T) {
 	} {
 		if got := strings.Join(choose(tt.wanted, ours), " "); got != tt.want {
 			t.Errorf("%q: %q, want %q", tt.wanted, got, tt.want)
-		}
-	}
-	for _, a := range append(plainAlgorithms(), certAlgorithms()...) {
-		if strings.Contains(a, "ssh-rsa") || strings.Contains(a, "dss") {
-			t.Errorf("%s is offered", a)
 		}
 	}
 }

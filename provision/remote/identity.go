@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
+
+	"github.com/fleetca/fleetca/ca/trust"
 )
 
 const (
@@ -54,13 +56,13 @@ func (f *keyFile) secret() bool { return f.key != nil || f.encrypted != nil }
 
 // holds says whether the key, or certificate, is of this file.
 func (f *keyFile) holds(key ssh.PublicKey) bool {
-	if f.cert != nil && sameKey(f.cert, key) {
+	if f.cert != nil && trust.Same(f.cert, key) {
 		return true
 	}
 	if cert, ok := key.(*ssh.Certificate); ok {
 		key = cert.Key
 	}
-	return f.public != nil && sameKey(f.public, key)
+	return f.public != nil && trust.Same(f.public, key)
 }
 
 // keyFile returns the file, reading it if no other host has.
@@ -95,7 +97,7 @@ func loadKeyFile(path string) (*keyFile, error) {
 		f.cert, f.public = cert, cert.Key
 	}
 	if f.cert == nil {
-		if cert, err := loadCertificate(path + "-cert.pub"); err == nil && (f.public == nil || sameKey(cert.Key, f.public)) {
+		if cert, err := loadCertificate(path + "-cert.pub"); err == nil && (f.public == nil || trust.Same(cert.Key, f.public)) {
 			f.cert = cert
 		}
 	}

@@ -79,7 +79,7 @@ type Dialer struct {
 	closed  bool
 	files   map[string]*answer[*keyFile]
 	certs   map[string]*answer[*ssh.Certificate]
-	known   map[string]*answer[*knownFile]
+	known   map[string]*answer[*sshconfig.KnownHosts]
 	agents  map[string]*agentConn
 	hops    map[string]*hop
 	badSudo map[string]bool // hosts, by name, that refused the sudo password
@@ -116,7 +116,7 @@ func New(cfg Config) (*Dialer, error) {
 	return &Dialer{
 		cfg: cfg, password: newAnswer[string](), become: newAnswer[[]byte](),
 		files: map[string]*answer[*keyFile]{}, certs: map[string]*answer[*ssh.Certificate]{},
-		known: map[string]*answer[*knownFile]{}, agents: map[string]*agentConn{},
+		known: map[string]*answer[*sshconfig.KnownHosts]{}, agents: map[string]*agentConn{},
 		hops: map[string]*hop{}, badSudo: map[string]bool{},
 	}, nil
 }
@@ -217,8 +217,9 @@ func (d *Dialer) target(h *inventory.Host) (*target, error) {
 func (d *Dialer) check(ctx context.Context, t *target, opts Options) (*hostCheck, error) {
 	s := &t.settings
 	c := &hostCheck{
-		host: t.host, names: t.names, alias: s.HostKeyAlias, bare: s.HostName, port: s.Port,
-		cas: d.cfg.HostCAs, certOnly: opts.HostCertificateOnly, pins: t.pins, minRSA: s.RequiredRSASize,
+		host: t.host, names: t.names,
+		known: sshconfig.HostName{Alias: s.HostKeyAlias, Host: s.HostName, Port: s.Port},
+		cas:   d.cfg.HostCAs, certOnly: opts.HostCertificateOnly, pins: t.pins, minRSA: s.RequiredRSASize,
 		hashed: s.HashKnownHosts, now: d.cfg.Now,
 		// "no" is not honoured: it is found in many an ssh_config for machines
 		// that come and go, and root's rights over a host need a better proof.
@@ -226,10 +227,10 @@ func (d *Dialer) check(ctx context.Context, t *target, opts Options) (*hostCheck
 	}
 	for _, group := range []struct {
 		paths []string
-		into  *[]*knownFile
+		into  *[]*sshconfig.KnownHosts
 	}{{s.UserKnownHostsFiles, &c.user}, {s.GlobalKnownHostsFiles, &c.global}} {
 		for _, path := range group.paths {
-			f, err := d.knownFile(ctx, path)
+			f, err := d.knownHosts(ctx, path)
 			if err != nil {
 				return nil, err
 			}
@@ -239,16 +240,16 @@ func (d *Dialer) check(ctx context.Context, t *target, opts Options) (*hostCheck
 	return c, nil
 }
 
-// knownFile returns a known_hosts file, read once.
-func (d *Dialer) knownFile(ctx context.Context, path string) (*knownFile, error) {
+// knownHosts returns a known_hosts file, read once.
+func (d *Dialer) knownHosts(ctx context.Context, path string) (*sshconfig.KnownHosts, error) {
 	d.mu.Lock()
 	a := d.known[path]
 	if a == nil {
-		a = newAnswer[*knownFile]()
+		a = newAnswer[*sshconfig.KnownHosts]()
 		d.known[path] = a
 	}
 	d.mu.Unlock()
-	return a.get(ctx, func(context.Context) (*knownFile, error) { return loadKnown(path) })
+	return a.get(ctx, func(context.Context) (*sshconfig.KnownHosts, error) { return sshconfig.LoadKnownHosts(path) })
 }
 
 // Dial connects to a host and logs in.
