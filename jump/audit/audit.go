@@ -4,20 +4,37 @@
 //
 // It refuses to write a value that would fool a terminal or a log (clients
 // choose user names, commands and paths: they are escaped, reversibly), to
-// change a line that was acknowledged, to let two processes write to one
-// folder, and to pass silently over anything that is missing or damaged in it.
-// The chain shows what was changed by somebody who did not write all later
-// lines anew; against those who can, keep its head elsewhere (Report.LastHash).
+// change a line that is durable, to let two processes write to one folder, and
+// to pass silently over anything that is missing or damaged in it.
+//
+// The chain shows every change by somebody who did not write all later lines
+// anew. Against those who can, keep its head elsewhere (Report.LastHash): the
+// store has a copy of each line, and Log.Verify compares them.
 package audit
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
-	"iter"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/fleetca/fleetca/jump/store"
+)
+
+const (
+	// syncEvery is how long a line may wait for the disk.
+	syncEvery = 100 * time.Millisecond
+	// retryEvery is how often a disk or a store that failed is tried again
+	// when nothing is recorded meanwhile.
+	retryEvery = time.Second
+	// maxUnsynced is how many bytes of lines may wait for the disk; it bounds
+	// what is held in memory to write them once more.
+	maxUnsynced = 1 << 20
 )
 
 // ErrClosed is returned after Close.
@@ -28,67 +45,233 @@ type Config struct {
 	// Dir holds the files; it is made with mode 0700 if it does not exist.
 	// Required.
 	Dir string
-	// Store gets each record too, for queries. What it misses, because it was
-	// full or a crash came between, it gets later. Nil: queries read the files.
+	// Store gets each record too, for queries, once it is durable in the file.
+	// What it misses, because it was full or a crash came between, it gets
+	// later. Nil: queries read the files.
 	Store store.Store
 	// ServerID names this jump host in each event.
 	ServerID string
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
-	// Log is told when the disk or the store fails; discarded if nil.
+	// Log is told when the disk or the store fails and when they are well
+	// again; nothing is logged if nil.
 	Log *slog.Logger
 }
 
 // Log writes the audit. It is safe for concurrent use.
-type Log struct{}
+type Log struct {
+	dir      string
+	serverID string
+	store    store.Store
+	now      func() time.Time
+	log      *slog.Logger
+	open     func(path string, flags int) (file, error)
+
+	lock *os.File      // the folder, locked for as long as the log is open
+	stop chan struct{} // closed by Close
+	wake chan struct{} // something is to be synced
+	want chan struct{} // and not in 100 ms but now
+	feed chan struct{} // something durable is to be given to the store
+	done sync.WaitGroup
+
+	mu       sync.Mutex
+	changed  *sync.Cond // durable, syncing, broken, fed or closed changed
+	closed   bool
+	day      string // of the current file, as in its name
+	file     file
+	size     int64  // of the file, up to the last line that was accepted
+	sequence uint64 // of that line
+	head     hash   // and of its bytes
+	// unsynced holds the lines after the first synced bytes of the file. The
+	// kernel forgets what it could not write after it has said so once, so
+	// they are written again then.
+	unsynced []byte
+	synced   int64
+	durable  uint64 // sequence number of the last line that is on disk
+	syncing  bool   // an fsync runs, without mu
+	failures int    // how often an fsync failed
+	broken   error  // the file may hold anything after the first synced bytes
+
+	feeder feeder // belongs to the feeding goroutine, but for what it says
+}
+
+// file is what the log needs of an *os.File, opened for appending.
+type file interface {
+	Write(p []byte) (int, error)
+	Sync() error
+	Truncate(size int64) error
+	Close() error
+}
 
 // Open opens or makes the log and continues its chain. What a crash left of a
-// last line is put aside into a file beside it and told in an audit.damage
-// event. Only one process may have the folder open. Close must be called.
-func Open(ctx context.Context, c Config) (*Log, error) { return nil, errors.New("unfinished") }
+// last line is put aside into a file beside it, and told in an audit.damage
+// event, as is a log that ends before what the store has seen of it. Only one
+// process may have the folder open. Close must be called.
+func Open(ctx context.Context, c Config) (*Log, error) {
+	return open(ctx, c, openFile)
+}
+
+func open(ctx context.Context, c Config, openFile func(string, int) (file, error)) (*Log, error) {
+	if c.Dir == "" {
+		return nil, errors.New("opening audit log: Dir not set")
+	}
+	l := &Log{
+		dir: c.Dir, serverID: c.ServerID, store: c.Store, now: c.Now, log: c.Log, open: openFile,
+		stop: make(chan struct{}), wake: make(chan struct{}, 1),
+		want: make(chan struct{}, 1), feed: make(chan struct{}, 1),
+	}
+	if l.now == nil {
+		l.now = time.Now
+	}
+	if l.log == nil {
+		l.log = slog.New(slog.DiscardHandler)
+	}
+	l.changed = sync.NewCond(&l.mu)
+	lock, err := lockDir(c.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening audit log: %w", err)
+	}
+	l.lock = lock
+	damage, err := l.resume(ctx)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening audit log %q: %w", c.Dir, err), l.release())
+	}
+	l.done.Go(l.syncLoop)
+	if l.store != nil {
+		l.done.Go(func() { l.feedLoop(context.WithoutCancel(ctx)) })
+	}
+	for _, e := range damage {
+		l.log.Error("audit log was damaged", "file", e.Path, "reason", e.Reason)
+		if err := l.Record(ctx, e); err != nil {
+			return nil, errors.Join(fmt.Errorf("opening audit log %q: %w", c.Dir, err), l.Close())
+		}
+	}
+	return l, nil
+}
+
+func (l *Log) release() error {
+	var err error
+	if l.file != nil {
+		err = l.file.Close()
+	}
+	return errors.Join(err, l.lock.Close())
+}
 
 // Record writes an event. When it returns nil the event is in the file, and on
 // disk within 100 ms (Sync waits for that). When it returns an error the event
-// is not in the log, and a later Record may succeed.
-func (l *Log) Record(ctx context.Context, e Event) error { return nil }
-
-// Sync returns when all that was recorded before is on disk.
-func (l *Log) Sync(ctx context.Context) error { return nil }
-
-// Close makes everything durable and ends the log.
-func (l *Log) Close() error { return nil }
-
-// Record is one line of the log.
-type Record struct {
-	Event
-	Sequence uint64 `json:"seq"`
-	Previous string `json:"prev"` // SHA-256 of the line before, in hex; zeros in the first
-	Line     []byte `json:"-"`    // exactly as written, without the newline
+// is not in the log, and a later Record may succeed. ctx is looked at once, at
+// the beginning: it does not interrupt a write.
+func (l *Log) Record(ctx context.Context, e Event) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.ready(); err != nil {
+		return fmt.Errorf("recording audit event %q: %w", e.Event, err)
+	}
+	if e.Time.IsZero() {
+		e.Time = l.now()
+	}
+	e.ServerID = l.serverID
+	line, err := encode(e, l.sequence+1, l.head)
+	if err != nil {
+		return err
+	}
+	if err := l.append(line); err != nil {
+		return fmt.Errorf("recording audit event %q: %w", e.Event, err)
+	}
+	signal(l.wake)
+	return nil
 }
 
-// Query yields the records that match, oldest first.
-func (l *Log) Query(ctx context.Context, q store.AuditQuery) iter.Seq2[Record, error] { return nil }
-
-// Report is what Verify found.
-type Report struct {
-	Files       int       `json:"files"`
-	Records     uint64    `json:"records"`
-	First, Last uint64    `json:"-"`
-	LastHash    string    `json:"last_hash"`
-	Problems    []Problem `json:"problems"`
+// ready makes sure that the file of the day is open and well, or says why not.
+// It gives up mu while the disk works.
+func (l *Log) ready() error {
+	for {
+		day := l.now().UTC().Format(time.DateOnly)
+		// The clock may have been put back over midnight: lines stay in order,
+		// so an older file is never written to again.
+		turn := l.file == nil || day > l.day
+		switch {
+		case l.closed:
+			return ErrClosed
+		case l.broken != nil, len(l.unsynced) > maxUnsynced, turn && l.durable < l.sequence:
+			if err := l.syncLocked(); err != nil {
+				return err
+			}
+		case turn:
+			return l.turn(day)
+		default:
+			return nil
+		}
+	}
 }
 
-// Problem is one thing that is wrong with the log.
-type Problem struct {
-	File string `json:"file"`
-	Line int    `json:"line"`
-	Text string `json:"text"`
+// append writes a line to the file. Killed within the write, it leaves a torn
+// line, which Open puts aside.
+func (l *Log) append(line []byte) error {
+	whole := append(line[:len(line):len(line)], '\n')
+	if _, err := l.file.Write(whole); err != nil {
+		// A full disk takes half a line. The rest of the file is as it was,
+		// so the next line may be written as soon as there is room.
+		if undo := l.file.Truncate(l.size); undo != nil {
+			l.broken = errors.Join(err, undo)
+		}
+		return err
+	}
+	l.unsynced = append(l.unsynced, whole...)
+	l.size += int64(len(whole))
+	l.sequence++
+	l.head = sha256.Sum256(line)
+	return nil
 }
 
-// Verify reads all files of a folder and checks the chain. The error is that of
-// reading; what is wrong with the log is in the report.
-func Verify(dir string) (Report, error) { return Report{}, nil }
+// turn makes the file of a new day the current one; the old one is durable.
+// Killed within it, it leaves an empty file, which Open takes over.
+func (l *Log) turn(day string) error {
+	path := filepath.Join(l.dir, day+extension)
+	next, err := l.open(path, os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return err
+	}
+	if err := syncDir(l.dir); err != nil {
+		// Without its name on disk the file may be gone after a crash.
+		return errors.Join(err, next.Close(), os.Remove(path))
+	}
+	if l.file != nil {
+		if err := l.file.Close(); err != nil {
+			l.log.Warn("audit file did not close well", "day", l.day, "error", err)
+		}
+	}
+	l.file, l.day, l.size, l.synced = next, day, 0, 0
+	return nil
+}
 
-// Verify is Verify of the log's own folder, and also tells when its end, or the
-// store's records, are not what was written.
-func (l *Log) Verify(ctx context.Context) (Report, error) { return Report{}, nil }
+// Close makes everything durable and ends the log. The error says that
+// something is not.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.closed = true
+	l.changed.Broadcast()
+	err := l.syncLocked()
+	l.mu.Unlock()
+	close(l.stop)
+	l.done.Wait()
+	if err := errors.Join(err, l.release()); err != nil {
+		return fmt.Errorf("closing audit log: %w", err)
+	}
+	return nil
+}
+
+// signal wakes the goroutine that reads c, if it isn't awake anyway.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -106,6 +106,10 @@ type Event struct {
 	// Recording is the SHA-256 of the recording's last block, in hex, which
 	// seals all blocks before it.
 	Recording string `json:"recording,omitempty"`
+
+	// Cut names the fields of which the line has only the beginning, the first
+	// 16 KiB. Record sets it.
+	Cut []string `json:"cut,omitempty"`
 }
 
 // Seconds is a duration that is a number of seconds in JSON.
