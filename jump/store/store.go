@@ -32,7 +32,8 @@ const (
 )
 
 var (
-	// ErrNotFound means that there is no such session or record.
+	// ErrNotFound means that there is no such session or record, or that a
+	// block's session is not open.
 	ErrNotFound = errors.New("not found in the store")
 	// ErrFull means that there isn't room for this batch: it wasn't applied.
 	// Later batches may be taken again, since space can come back.
@@ -147,7 +148,10 @@ type AuditRecord struct {
 // records are put first, then what Remove names is removed.
 type Batch struct {
 	Sessions []Session // put: made, or replaced as a whole
-	// Blocks belong to a session that is in the store or is put by this batch.
+	// Blocks belong to a session in state Open, or to one that this batch puts,
+	// and are numbered from 0 on without holes. A block whose batch failed may
+	// be written again, with a later batch; until then, the blocks after it
+	// fail too.
 	Blocks []Block
 	Audit  []AuditRecord
 	Remove []string // IDs of sessions that lose entry and blocks; unknown ones are passed over
@@ -163,8 +167,8 @@ type Batch struct {
 type Store interface {
 	// Write queues a batch. It blocks, until ctx ends, while too many bytes
 	// are queued. It returns an error that wraps ErrFull, ErrFailed,
-	// ErrClosed, ErrTooBig or ErrInvalid if it can't take the batch, or
-	// ctx.Err(); then committed is not called. Once Write has returned nil,
+	// ErrClosed, ErrTooBig, ErrInvalid or ErrNotFound if it can't take the
+	// batch, or ctx.Err(); then committed is not called. Once Write has returned nil,
 	// committed (which may be nil) is called exactly once, from another
 	// goroutine, with nil when the batch is durable, or with why it isn't
 	// and wasn't applied. Calls of committed come in the order of Write, one

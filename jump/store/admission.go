@@ -1,0 +1,181 @@
+package store
+
+import (
+	"fmt"
+	"sync"
+)
+
+// Admission is what the implementations of Store share: it decides which
+// batches are in order. It knows the sessions that are open in this process
+// and how far their blocks are, written and committed, so that a recording
+// never has a hole: when a batch fails, the later blocks of its sessions that
+// are queued fail with it, and the writer may write the failed block again.
+//
+// The zero value is ready, for a store without open sessions. Accept must be
+// called in the order in which batches are queued; Ready and Done in the order
+// in which they are committed. It is safe for concurrent use.
+type Admission struct {
+	mu   sync.Mutex
+	open map[string]*openSession
+}
+
+// openSession is kept from the put of a session in state Open until a put in
+// another state, or its removal, is accepted and nothing of it is queued.
+type openSession struct {
+	open      bool
+	made      bool   // a put of it was committed
+	queued    int    // accepted batches that name it and aren't done
+	blocks    int    // those among them that have blocks of it
+	doomed    int    // those among them that must fail, since a block before theirs did
+	cause     error  // why that one failed
+	next      uint32 // number of the next block to accept
+	committed uint32 // number of the next block to commit
+}
+
+// Accept decides on a batch that is to be queued while the level is l. Unless
+// it returns an error, Done must be called for the batch. Errors wrap
+// ErrTooBig, ErrInvalid, ErrFull, or ErrNotFound for blocks of a session that
+// neither is open nor put by the batch.
+func (a *Admission) Accept(b Batch, l Level) error {
+	if err := b.Check(); err != nil {
+		return err
+	}
+	closing := b.Closing || len(b.Remove) > 0 && len(b.Sessions)+len(b.Blocks) == 0
+	if l >= Full && !closing {
+		return fmt.Errorf("%w: only what ends recordings is taken", ErrFull)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	put := make(map[string]bool, len(b.Sessions))
+	for _, s := range b.Sessions {
+		put[s.ID] = true
+		if l >= Low && s.State == Open && !a.isOpen(s.ID) {
+			return fmt.Errorf("%w: no room for a new session", ErrFull)
+		}
+	}
+	next := make(map[string]uint32)
+	for _, k := range b.Blocks {
+		if !put[k.Session] && !a.isOpen(k.Session) {
+			return fmt.Errorf("block %d of session %s, which is not open: %w", k.Number, k.Session, ErrNotFound)
+		}
+		want, ok := next[k.Session]
+		if o := a.open[k.Session]; !ok && o != nil {
+			want = o.next
+		}
+		if k.Number != want {
+			return fmt.Errorf("%w: block %d of session %s, expected block %d", ErrInvalid, k.Number, k.Session, want)
+		}
+		next[k.Session] = want + 1
+	}
+	if a.open == nil {
+		a.open = make(map[string]*openSession)
+	}
+	for _, id := range b.named() {
+		if a.open[id] == nil {
+			a.open[id] = &openSession{}
+		}
+		a.open[id].queued++
+	}
+	for _, s := range b.Sessions {
+		a.open[s.ID].open = s.State == Open
+	}
+	for id, n := range next {
+		a.open[id].next = n
+		a.open[id].blocks++
+	}
+	for _, id := range b.Remove {
+		a.open[id].open = false
+	}
+	return nil
+}
+
+func (a *Admission) isOpen(id string) bool {
+	o := a.open[id]
+	return o != nil && o.open
+}
+
+// named lists the sessions that the batch is about, each once.
+func (b Batch) named() []string {
+	seen := make(map[string]bool)
+	var ids []string
+	add := func(id string) {
+		if !seen[id] {
+			seen[id] = true
+			ids = append(ids, id)
+		}
+	}
+	for _, s := range b.Sessions {
+		add(s.ID)
+	}
+	for _, k := range b.Blocks {
+		add(k.Session)
+	}
+	for _, id := range b.Remove {
+		add(id)
+	}
+	return ids
+}
+
+// Ready says whether an accepted batch may be committed now: its sessions must
+// have been made and its blocks follow those that were committed. Otherwise it
+// returns the error of the batch that failed before.
+func (a *Admission) Ready(b Batch) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	put := make(map[string]bool, len(b.Sessions))
+	for _, s := range b.Sessions {
+		put[s.ID] = true
+	}
+	for _, k := range b.Blocks {
+		if o := a.open[k.Session]; o.doomed > 0 || !o.made && !put[k.Session] {
+			return fmt.Errorf("block %d of session %s, after a batch that failed: %w", k.Number, k.Session, o.cause)
+		}
+	}
+	return nil
+}
+
+// Done tells how a batch that was accepted went. With an error its blocks may
+// be written again; a session that it would have been the first to put is not
+// open, and one that it would have closed or removed still is.
+func (a *Admission) Done(b Batch, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	last := make(map[string]uint32)
+	for _, k := range b.Blocks {
+		last[k.Session] = k.Number
+	}
+	for id, n := range last {
+		a.open[id].doneBlocks(n, err)
+	}
+	for _, s := range b.Sessions {
+		o := a.open[s.ID]
+		switch {
+		case err == nil:
+			o.made = true
+		case !o.made:
+			o.open, o.cause = false, err
+		default:
+			o.open = true
+		}
+	}
+	for _, id := range b.named() {
+		o := a.open[id]
+		if o.queued--; o.queued == 0 && !o.open {
+			delete(a.open, id)
+		}
+	}
+}
+
+// doneBlocks notes that a batch whose last block of o has number last is done.
+func (o *openSession) doneBlocks(last uint32, err error) {
+	o.blocks--
+	switch {
+	case err == nil:
+		o.committed = last + 1
+	case o.doomed > 0:
+		o.doomed--
+	default:
+		// All that was queued since came after this block.
+		o.doomed, o.cause, o.next = o.blocks, err, o.committed
+	}
+}
