@@ -25,13 +25,18 @@ func Retain(ctx context.Context, s Store, p Policy, now time.Time) ([]Session, e
 	}
 	var doomed []Session // newest first
 	var kept uint64
+	for e, err := range s.Sessions(ctx, Query{State: Open}) {
+		if err != nil {
+			return nil, fmt.Errorf("listing open sessions for retention: %w", err)
+		}
+		kept += e.StoredBytes
+	}
 	for e, err := range s.Sessions(ctx, Query{}) {
 		if err != nil {
 			return nil, fmt.Errorf("listing sessions for retention: %w", err)
 		}
 		switch {
 		case e.State == Open:
-			kept += e.StoredBytes
 		case p.For > 0 && now.Sub(lastTime(e)) > p.For, p.Bytes > 0 && kept+e.StoredBytes > p.Bytes:
 			doomed = append(doomed, e)
 		default:
