@@ -1,0 +1,147 @@
+package console
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/fleetca/fleetca/cmd/program"
+	"github.com/fleetca/fleetca/cmd/terminal"
+	"github.com/fleetca/fleetca/jump/audit"
+	"github.com/fleetca/fleetca/jump/cast"
+	"github.com/fleetca/fleetca/jump/recording"
+	"github.com/fleetca/fleetca/jump/replay"
+	"github.com/fleetca/fleetca/jump/store"
+	"github.com/fleetca/fleetca/jump/transfer"
+)
+
+// playCmd is "play" and "sessions play".
+type playCmd struct {
+	ID      string        `arg:"" help:"ID, or its beginning."`
+	Speed   float64       `default:"1" help:"Times as fast; 0 writes all at once, without keys (default: 1)."`
+	MaxIdle time.Duration `placeholder:"TIME" help:"Longest wait between two outputs, such as 2s (default: as it was)."`
+	Start   time.Duration `placeholder:"TIME" help:"Begin so long after the start, such as 5m."`
+	Raw     bool          `help:"Pass on everything that the host sent, also what does more than draw."`
+}
+
+// Help is shown below the flags' summary.
+func (*playCmd) Help() string {
+	return `Keys:
+
+    space        pause, and go on
+    .            when paused: one output further
+    ]            to the next marker: a resize, a gap, a file
+    { }          slower, faster
+    left right   5 seconds back, on; also h and l
+    q, Ctrl-C    quit
+
+Replaying can do nothing to your terminal but draw, unless --raw is given, and
+leaves it as it was. Over SSH a terminal is needed: ssh -t. Without one,
+--speed 0 writes what was drawn.
+
+${exit_codes}`
+}
+
+// Run has the command run.
+func (cmd *playCmd) Run(do Do) error { return do(cmd) }
+
+func (cmd *playCmd) run(ctx context.Context, c *call) error {
+	switch {
+	case cmd.Speed < 0 || cmd.Speed > replay.MaxSpeed:
+		return program.WithCode(program.ExitUsage, fmt.Errorf("--speed: %v is not between 0 and %v", cmd.Speed, replay.MaxSpeed))
+	case cmd.MaxIdle < 0 || cmd.Start < 0:
+		return program.WithCode(program.ExitUsage, errors.New("--max-idle and --start are not negative"))
+	case cmd.Speed == 0 && cmd.Start > 0:
+		return program.WithCode(program.ExitUsage, errors.New("--speed 0 writes all, so --start does not go with it"))
+	case cmd.Speed > 0 && !c.Terminal:
+		return program.WithCode(program.ExitUsage, terminal.Hint(errors.New("playing needs a terminal"),
+			"over SSH: ssh -t; to write it all at once: --speed 0; as text: sessions export --format text"))
+	}
+	s, err := c.find(ctx, cmd.ID)
+	if err != nil {
+		return err
+	}
+	if err := playable(s); err != nil {
+		return err
+	}
+	if err := c.record(ctx, audit.Event{Event: audit.EventPlay}, s); err != nil {
+		return err
+	}
+	events := replay.Events(ctx, c.Store, s.ID)
+	if cmd.Speed == 0 {
+		return cmd.dump(c.Out, events)
+	}
+	out := c.Out
+	// What went to a terminal says itself where lines begin.
+	if raw, ok := out.(*lineWriter); ok && s.Kind == store.KindTerminal {
+		out = raw.w
+	}
+	return replay.Play(ctx, events, replay.PlayOptions{
+		Out: out, Keys: c.In, Speed: cmd.Speed, MaxIdle: cmd.MaxIdle, Start: cmd.Start, Raw: cmd.Raw,
+		Size: c.Size, Notice: notice,
+	})
+}
+
+// playable refuses recordings in which nothing draws.
+func playable(s store.Session) error {
+	var what string
+	switch {
+	case s.Mode == recording.Off:
+		what = "recording was off for session " + short(s.ID)
+	case s.Kind == store.KindSCP || s.Kind == store.KindSFTP || s.Kind == store.KindForward:
+		what = fmt.Sprintf("session %s (%s) drew nothing", short(s.ID), s.Kind)
+	default:
+		return nil
+	}
+	return terminal.Hint(errors.New(what), "sessions show tells what is known of it")
+}
+
+// dump writes the output without waiting.
+func (cmd *playCmd) dump(out io.Writer, events func(func(cast.Event, error) bool)) error {
+	if !cmd.Raw {
+		out = replay.NewFilter(out)
+	}
+	for ev, err := range events {
+		if err != nil {
+			return err
+		}
+		if ev.Kind != cast.Output && ev.Kind != cast.Stderr {
+			continue
+		}
+		if _, err := out.Write(ev.Data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// notice is what a viewer is told of an event that draws nothing.
+func notice(ev cast.Event) string {
+	switch ev.Kind {
+	case cast.Gap:
+		var g cast.GapSummary
+		if json.Unmarshal(ev.Data, &g) != nil {
+			return "something is missing here"
+		}
+		return terminal.Clean(fmt.Sprintf("%s in %s are missing here: %s", size(g.Bytes), micros(g.To-g.From), g.Reason))
+	case cast.File:
+		var f transfer.Operation
+		if json.Unmarshal(ev.Data, &f) != nil {
+			return ""
+		}
+		return terminal.Clean(fmt.Sprintf("%s %s: %s", f.Action, pathsOf(f), resultOf(f)))
+	case cast.Forward:
+		var f recording.Forward
+		if json.Unmarshal(ev.Data, &f) != nil {
+			return ""
+		}
+		return terminal.Clean(fmt.Sprintf("%s forwarding %s to %s ended", f.Kind, f.From, f.To))
+	case cast.Signal:
+		return terminal.Clean("signal " + string(ev.Data))
+	default:
+		return ""
+	}
+}

@@ -1,0 +1,185 @@
+package console
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/fleetca/fleetca/cmd/program"
+	"github.com/fleetca/fleetca/jump/audit"
+	"github.com/fleetca/fleetca/jump/replay"
+	"github.com/fleetca/fleetca/jump/store"
+)
+
+// verifyCmd is "sessions verify".
+type verifyCmd struct {
+	IDs   []string `arg:"" optional:"" name:"ID" help:"IDs, or their beginnings."`
+	All   bool     `help:"All recordings."`
+	Since string   `placeholder:"TIME" help:"With --all: only those that began since."`
+	JSON  bool     `help:"Write a JSON line a recording."`
+}
+
+// Help is shown below the flags' summary.
+func (*verifyCmd) Help() string {
+	return `Reads every block, and compares: with the block before it, with the end, with
+the list of sessions, and with what the audit log says of the end. With --all
+only what is damaged is listed, unless --json is given. An interrupted
+recording is not damaged.
+
+${exit_codes}`
+}
+
+// Run has the command run.
+func (cmd *verifyCmd) Run(do Do) error { return do(cmd) }
+
+// verified is a verdict in JSON.
+type verified struct {
+	ID        string           `json:"id"`
+	Condition replay.Condition `json:"condition"`
+	Intact    bool             `json:"intact"`
+	Blocks    uint32           `json:"blocks"`
+	Events    uint64           `json:"events"`
+	Bytes     uint64           `json:"bytes"`
+	LastHash  string           `json:"last_hash"`
+	Problem   string           `json:"problem,omitempty"`
+}
+
+func (cmd *verifyCmd) run(ctx context.Context, c *call) error {
+	switch {
+	case cmd.All == (len(cmd.IDs) > 0):
+		return program.WithCode(program.ExitUsage, errors.New("say which recordings, or --all"))
+	case cmd.Since != "" && !cmd.All:
+		return program.WithCode(program.ExitUsage, errors.New("--since goes with --all"))
+	case cmd.All:
+		return cmd.all(ctx, c)
+	}
+	sessions, err := c.findAll(ctx, cmd.IDs)
+	if err != nil {
+		return err
+	}
+	if err := c.record(ctx, audit.Event{Event: eventVerify}, sessions...); err != nil {
+		return err
+	}
+	damaged := 0
+	for _, s := range sessions {
+		v, err := c.verify(ctx, s.ID)
+		if err != nil {
+			return err
+		}
+		if !v.Intact() {
+			damaged++
+		}
+		if err := cmd.tell(c, v); err != nil {
+			return err
+		}
+	}
+	return damage(damaged)
+}
+
+// all verifies what the caller may read. It holds no list of it, which may be
+// long.
+func (cmd *verifyCmd) all(ctx context.Context, c *call) error {
+	if err := c.mayReadAny(); err != nil {
+		return err
+	}
+	since, err := c.point("since", cmd.Since)
+	if err != nil {
+		return err
+	}
+	if err := c.record(ctx, audit.Event{Event: eventVerify, Reason: "all recordings"}); err != nil {
+		return err
+	}
+	seals, err := c.seals(ctx, store.AuditQuery{Event: audit.EventSessionEnd, Since: since})
+	if err != nil {
+		return err
+	}
+	counts := map[replay.Condition]int{}
+	for s, err := range c.Store.Sessions(ctx, store.Query{Since: since}) {
+		if err != nil {
+			return err
+		}
+		if !c.caller.mayRead(s) {
+			continue
+		}
+		v, err := replay.Verify(ctx, c.Store, s.ID)
+		if errors.Is(err, store.ErrNotFound) {
+			continue // removed meanwhile
+		} else if err != nil {
+			return err
+		}
+		compareSeal(&v, seals[s.ID])
+		counts[v.Condition]++
+		if cmd.JSON || !v.Intact() {
+			if err := cmd.tell(c, v); err != nil {
+				return err
+			}
+		}
+	}
+	fmt.Fprintf(c.Err, "%d sealed, %d interrupted, %d running, %d not recorded, %d damaged\n", counts[replay.Sealed],
+		counts[replay.Interrupted], counts[replay.Running], counts[replay.Off], counts[replay.Damaged])
+	return damage(counts[replay.Damaged])
+}
+
+func damage(n int) error {
+	if n == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s damaged", count(n, "recording"))
+}
+
+func (cmd *verifyCmd) tell(c *call, v replay.Verdict) error {
+	if !cmd.JSON {
+		return newLine(c, v.Session.ID, v.String())
+	}
+	out := verified{
+		ID: v.Session.ID, Condition: v.Condition, Intact: v.Intact(), Blocks: v.Report.Blocks, Events: v.Report.Events,
+		Bytes: v.Report.Bytes, LastHash: hex.EncodeToString(v.Report.LastHash[:]),
+	}
+	if v.Problem != nil {
+		out.Problem = v.Problem.Error()
+	}
+	return writeJSON(c.Out, out)
+}
+
+// verify is replay.Verify, and compares with the audit log.
+func (c *call) verify(ctx context.Context, id string) (replay.Verdict, error) {
+	v, err := replay.Verify(ctx, c.Store, id)
+	if err != nil {
+		return v, err
+	}
+	seals, err := c.seals(ctx, store.AuditQuery{Event: audit.EventSessionEnd, Session: id, Since: v.Session.Started})
+	if err != nil {
+		return v, err
+	}
+	compareSeal(&v, seals[id])
+	return v, nil
+}
+
+// seals are the hashes of last blocks that the audit log names, by session.
+func (c *call) seals(ctx context.Context, q store.AuditQuery) (map[string]string, error) {
+	seals := map[string]string{}
+	for r, err := range c.Audit.Query(ctx, q) {
+		if err != nil {
+			return nil, fmt.Errorf("reading the audit log: %w", err)
+		}
+		if r.Recording != "" {
+			seals[r.SID] = r.Recording
+		}
+	}
+	return seals, nil
+}
+
+// errSeal says that a recording is consistent in itself, but another one than
+// was made.
+var errSeal = errors.New("its last block is not the one that the audit log names")
+
+// compareSeal turns a verdict that the audit log contradicts into damage: who
+// can write to the store can make a new chain, but then has the audit log's
+// chain against him.
+func compareSeal(v *replay.Verdict, seal string) {
+	if seal == "" || v.Condition == replay.Damaged || hex.EncodeToString(v.Report.LastHash[:]) == seal {
+		return
+	}
+	v.Condition, v.Problem = replay.Damaged, errSeal
+}
