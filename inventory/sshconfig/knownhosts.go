@@ -142,22 +142,36 @@ func stateOf(info fs.FileInfo) fileState {
 // OpenSSH passes over are passed over.
 func LoadKnownHosts(path string) (*KnownHosts, error) {
 	k := &KnownHosts{path: path}
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		k.index(nil)
-		return k, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading known hosts: %w", err)
-	}
-	defer f.Close()
-	if err := k.read(f); err != nil {
-		return nil, fmt.Errorf("reading known hosts: %w", err)
+	if err := k.Refresh(); err != nil {
+		return nil, err
 	}
 	return k, nil
 }
 
-// read takes the whole file; the caller holds mu or is alone with k.
+// Refresh reads the file again if it has changed since it was read.
+func (k *KnownHosts) Refresh() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	f, err := os.Open(k.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		k.state = fileState{}
+		k.index(nil)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading known hosts: %w", err)
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && stateOf(info) == k.state {
+		return nil
+	}
+	if err := k.read(f); err != nil {
+		return fmt.Errorf("reading known hosts: %w", err)
+	}
+	return nil
+}
+
+// read takes the whole file; the caller holds mu.
 func (k *KnownHosts) read(f *os.File) error {
 	info, err := f.Stat()
 	if err != nil {

@@ -2,6 +2,8 @@ package route
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -58,7 +60,24 @@ type UnreachableError struct {
 	Err      error // of the last attempt
 }
 
-func (e *UnreachableError) Error() string { return "not finished" }
+func (e *UnreachableError) Error() string {
+	text := fmt.Sprintf("connecting to %s (%s): ", e.Host, e.Address)
+	switch {
+	case e.Silent:
+		text += "nothing came back"
+	case e.Err != nil:
+		text += e.Err.Error()
+	default:
+		text += "no connection"
+	}
+	if e.Said != "" {
+		text += fmt.Sprintf(", it said %.300q", e.Said)
+	}
+	if e.Attempts > 1 {
+		text += fmt.Sprintf(" (%d attempts in %s)", e.Attempts, e.Waited.Round(100*time.Millisecond))
+	}
+	return text
+}
 
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
@@ -98,7 +117,52 @@ type HostKeyError struct {
 	Err   error
 }
 
-func (e *HostKeyError) Error() string { return "not finished" }
+// plainKeyText is what people know from other recording proxies and search for.
+const plainKeyText = "ssh: handshake failed: remote host presented a public key, expected a host certificate"
+
+func (e *HostKeyError) Error() string {
+	var text string
+	switch e.Problem {
+	case PlainKey:
+		return plainKeyText
+	case OtherCA:
+		text = "its certificate is not signed by a trusted host CA"
+		if e.CA != "" {
+			text += " but by " + e.CA
+		}
+	case WrongName:
+		text = fmt.Sprintf("its certificate is not for %q but for %.300q", e.Name, strings.Join(e.Names, ","))
+	case Expired:
+		text = "its certificate has expired" + at(" on ", e.ValidBefore)
+	case NotYetValid:
+		text = "its certificate is not valid" + at(" before ", e.ValidAfter) + ", or a clock is wrong"
+	case Revoked:
+		text = "its key or certificate is revoked"
+	case Unknown:
+		text = "known_hosts has no key of it"
+	case Changed:
+		text = "known_hosts has another key of it"
+	default:
+		text = "its key or certificate is not accepted"
+		if e.Err != nil {
+			text += ": " + e.Err.Error()
+		}
+	}
+	if len(e.Known) > 0 {
+		text += " (" + strings.Join(e.Known[:min(len(e.Known), 3)], ", ") + ")"
+	}
+	if e.Fingerprint != "" {
+		text += ", it showed " + e.Type + " " + e.Fingerprint
+	}
+	return "host key of " + e.Host + ": " + text
+}
+
+func at(before string, t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return before + t.UTC().Format(time.RFC3339)
+}
 
 func (e *HostKeyError) Unwrap() error { return e.Err }
 
@@ -114,12 +178,34 @@ type LoginRefusedError struct {
 	// Dropped says that the host ended the connection instead of an answer, as
 	// sshd does where PAM refuses the account.
 	Dropped bool
+	// Unproven says that it was us who refused: the host lets in anybody
+	// without looking at the certificate, so that nothing in it, such as its
+	// forced command, would bind there.
+	Unproven bool
 	// Banner is what the host said before: untrusted.
 	Banner string
 	Err    error
 }
 
-func (e *LoginRefusedError) Error() string { return "not finished" }
+func (e *LoginRefusedError) Error() string {
+	text := fmt.Sprintf("logging in to %s as %q: ", e.Host, e.Login)
+	switch {
+	case e.Unproven:
+		text += "the host asks for no proof, so what the certificate says would not bind"
+	case e.Partial:
+		text += fmt.Sprintf("the host takes the certificate but wants more beside it (%.200q)", strings.Join(e.Methods, ", "))
+	case e.Dropped:
+		text += "the host ended the connection instead of an answer"
+	case len(e.Methods) > 0 && !slices.Contains(e.Methods, "publickey"):
+		text += fmt.Sprintf("the host takes no certificates, only %.200q", strings.Join(e.Methods, ", "))
+	default:
+		text += "the host refuses the certificate"
+	}
+	if e.Banner != "" {
+		text += fmt.Sprintf(", it said %.300q", e.Banner)
+	}
+	return text
+}
 
 func (e *LoginRefusedError) Unwrap() error { return e.Err }
 
@@ -133,7 +219,15 @@ type NoCertificateError struct {
 	Keys int
 }
 
-func (e *NoCertificateError) Error() string { return "not finished" }
+func (e *NoCertificateError) Error() string {
+	switch {
+	case e.HoldsKey:
+		return "the agent holds the certificate's key, but not the certificate"
+	case e.Keys == 0:
+		return "the agent holds no keys, or is locked"
+	}
+	return fmt.Sprintf("the agent does not hold the certificate (%d other keys)", e.Keys)
+}
 
 // AgentError says that the agent doesn't do what was asked, or speaks nonsense.
 type AgentError struct {
@@ -144,6 +238,6 @@ type AgentError struct {
 	Err     error
 }
 
-func (e *AgentError) Error() string { return "not finished" }
+func (e *AgentError) Error() string { return e.Op + " by the agent: " + e.Err.Error() }
 
 func (e *AgentError) Unwrap() error { return e.Err }

@@ -13,12 +13,15 @@ package route
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/fleetca/fleetca/ca/trust"
 	"github.com/fleetca/fleetca/inventory"
+	"github.com/fleetca/fleetca/inventory/sshconfig"
 )
 
 // Config is what a Router works with. It must not be changed afterwards.
@@ -33,9 +36,9 @@ type Config struct {
 	RequireCertificate func(*inventory.Host) bool
 	// Revoked says whether a host's key or certificate is revoked. Nil: none is.
 	Revoked func(ssh.PublicKey) bool
-	// KnownHosts are files in the format of sshd(8), read at each Dial that
-	// needs them, never written. @revoked lines bind where a certificate is
-	// required, too.
+	// KnownHosts are files in the format of sshd(8). They are read again when
+	// they have changed and never written; one that is missing knows nobody.
+	// Their @revoked lines bind where a certificate is required, too.
 	KnownHosts []string
 	// DialTimeout bounds all attempts of one Dial together, 30 seconds if 0.
 	// Time that the signer takes, perhaps for a person to confirm, isn't counted.
@@ -62,8 +65,23 @@ type Destination struct {
 
 // Router resolves names and dials hosts. It is safe for concurrent use.
 type Router struct {
-	cfg Config
+	cfg   Config
+	names map[string][]*place
+	known sshconfig.KnownFiles
 }
+
+// place is a host with what its settings say about reaching it.
+type place struct {
+	host    *inventory.Host
+	address string
+	port    int
+}
+
+const (
+	defaultPort        = 22
+	defaultDialTimeout = 30 * time.Second
+	defaultKeepAlive   = 15 * time.Second
+)
 
 // New returns a Router. It fails where the settings of a host can't be used;
 // the error wraps one *inventory.SettingError for each.
@@ -71,13 +89,40 @@ func New(c Config) (*Router, error) {
 	if c.Inventory == nil {
 		return nil, errors.New("routing: no Inventory given")
 	}
-	return &Router{cfg: c}, nil
-}
-
-// Resolve finds the host of a name, without regard to case: the inventory's
-// name or one of its aliases, which are fleetca_principals and, where it is a
-// name, ansible_host. Port 0 means the inventory's port. Errors are an
-// *AddressError, *UnknownHostError, *AmbiguousHostError or *PortError.
-func (r *Router) Resolve(name string, port int) (Destination, error) {
-	return Destination{}, &UnknownHostError{Name: name}
+	if c.RequireCertificate == nil {
+		c.RequireCertificate = func(*inventory.Host) bool { return true }
+	}
+	if c.Revoked == nil {
+		c.Revoked = func(ssh.PublicKey) bool { return false }
+	}
+	if c.DialTimeout <= 0 {
+		c.DialTimeout = defaultDialTimeout
+	}
+	if c.KeepAlive <= 0 {
+		c.KeepAlive = defaultKeepAlive
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	for _, ca := range c.HostCAs {
+		if err := trust.Authority(ca); err != nil {
+			return nil, fmt.Errorf("routing: host CA: %w", err)
+		}
+	}
+	names, err := index(c.Inventory)
+	if err != nil {
+		return nil, fmt.Errorf("routing: %w", err)
+	}
+	r := &Router{cfg: c, names: names}
+	for _, path := range c.KnownHosts {
+		k, err := sshconfig.LoadKnownHosts(path)
+		if err != nil {
+			return nil, fmt.Errorf("routing: %w", err)
+		}
+		r.known = append(r.known, k)
+	}
+	return r, nil
 }
