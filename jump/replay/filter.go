@@ -144,7 +144,7 @@ func (f *Filter) escape(inter, final byte) {
 			f.out = append(f.out, esc, final)
 		case 'c':
 			f.leave()
-			f.out = append(f.out, "\x1b[!p\x1b[m\x1b(B\x1b)B\x0f\x1b[r\x1b[H\x1b[2J"...)
+			f.out = append(f.out, "\x1b[!p\x1b[?5l\x1b[m\x1b(B\x1b)B\x0f\x1b[r\x1b[H\x1b[2J"...)
 		}
 	case '(', ')': // character sets: line drawing, British, ASCII
 		if final == '0' || final == 'A' || final == 'B' {
