@@ -12,8 +12,8 @@ import (
 // are queued fail with it, and the writer may write the failed block again.
 //
 // The zero value is ready, for a store without open sessions. Accept must be
-// called in the order in which batches are queued; Ready and Done in the order
-// in which they are committed. It is safe for concurrent use.
+// called in the order in which batches are queued; then, in the same order,
+// Apply or Refuse for each that was accepted. It is safe for concurrent use.
 type Admission struct {
 	mu   sync.Mutex
 	open map[string]*openSession
@@ -22,18 +22,17 @@ type Admission struct {
 // openSession is kept from the put of a session in state Open until a put in
 // another state, or its removal, is accepted and nothing of it is queued.
 type openSession struct {
-	open      bool
-	made      bool   // a put of it was committed
-	queued    int    // accepted batches that name it and aren't done
-	blocks    int    // those among them that have blocks of it
-	doomed    int    // those among them that must fail, since a block before theirs did
-	cause     error  // why that one failed
-	next      uint32 // number of the next block to accept
-	committed uint32 // number of the next block to commit
+	open    bool
+	made    bool   // a put of it was applied
+	queued  int    // accepted batches that name it and are neither applied nor refused
+	blocks  int    // those among them that have blocks of it
+	doomed  int    // those among them that must fail, since a block before theirs did
+	cause   error  // why that one failed
+	next    uint32 // number of the next block to accept
+	applied uint32 // number of the next block to apply
 }
 
-// Accept decides on a batch that is to be queued while the level is l. Unless
-// it returns an error, Done must be called for the batch. Errors wrap
+// Accept decides on a batch that is to be queued while the level is l. Errors wrap
 // ErrTooBig, ErrInvalid, ErrFull, or ErrNotFound for blocks of a session that
 // neither is open nor put by the batch.
 func (a *Admission) Accept(b Batch, l Level) error {
@@ -116,10 +115,11 @@ func (b Batch) named() []string {
 	return ids
 }
 
-// Ready says whether an accepted batch may be committed now: its sessions must
-// have been made and its blocks follow those that were committed. Otherwise it
-// returns the error of the batch that failed before.
-func (a *Admission) Ready(b Batch) error {
+// Apply says whether an accepted batch may be committed now, after those that
+// were applied before: its sessions must have been made and no block before
+// its own have been refused. If not, it refuses the batch, with the error that
+// it returns. A store that doesn't commit what was applied has failed for good.
+func (a *Admission) Apply(b Batch) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	put := make(map[string]bool, len(b.Sessions))
@@ -128,24 +128,32 @@ func (a *Admission) Ready(b Batch) error {
 	}
 	for _, k := range b.Blocks {
 		if o := a.open[k.Session]; o.doomed > 0 || !o.made && !put[k.Session] {
-			return fmt.Errorf("block %d of session %s, after a batch that failed: %w", k.Number, k.Session, o.cause)
+			err := fmt.Errorf("block %d of session %s, after a batch that failed: %w", k.Number, k.Session, o.cause)
+			a.settle(b, err)
+			return err
 		}
 	}
+	a.settle(b, nil)
 	return nil
 }
 
-// Done tells how a batch that was accepted went. With an error its blocks may
+// Refuse tells that an accepted batch isn't committed, for err. Its blocks may
 // be written again; a session that it would have been the first to put is not
-// open, and one that it would have closed or removed still is.
-func (a *Admission) Done(b Batch, err error) {
+// open, and one that it would have closed still is.
+func (a *Admission) Refuse(b Batch, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.settle(b, err)
+}
+
+// settle must be called with mu held.
+func (a *Admission) settle(b Batch, err error) {
 	last := make(map[string]uint32)
 	for _, k := range b.Blocks {
 		last[k.Session] = k.Number
 	}
 	for id, n := range last {
-		a.open[id].doneBlocks(n, err)
+		a.open[id].settleBlocks(n, err)
 	}
 	for _, s := range b.Sessions {
 		o := a.open[s.ID]
@@ -166,16 +174,16 @@ func (a *Admission) Done(b Batch, err error) {
 	}
 }
 
-// doneBlocks notes that a batch whose last block of o has number last is done.
-func (o *openSession) doneBlocks(last uint32, err error) {
+// settleBlocks notes what became of a batch whose last block of o is last.
+func (o *openSession) settleBlocks(last uint32, err error) {
 	o.blocks--
 	switch {
 	case err == nil:
-		o.committed = last + 1
+		o.applied = last + 1
 	case o.doomed > 0:
 		o.doomed--
 	default:
 		// All that was queued since came after this block.
-		o.doomed, o.cause, o.next = o.blocks, err, o.committed
+		o.doomed, o.cause, o.next = o.blocks, err, o.applied
 	}
 }

@@ -1,6 +1,9 @@
 package store
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // What an entry costs beside its data, in Batch.Size: an upper bound of what
 // its key and the bookkeeping take.
@@ -61,6 +64,19 @@ func (b Batch) Check() error {
 		if !ValidID(id) {
 			return fmt.Errorf("%w: session ID %q to remove", ErrInvalid, id)
 		}
+	}
+	return nil
+}
+
+// CheckReplace returns an error that wraps ErrInvalid if b may not put e in
+// place of old, which the store has: what isn't Open anymore is never opened
+// again and gets no blocks.
+func CheckReplace(old, e Session, b Batch) error {
+	if old.State == Open {
+		return nil
+	}
+	if e.State == Open || slices.ContainsFunc(b.Blocks, func(k Block) bool { return k.Session == e.ID }) {
+		return fmt.Errorf("%w: session %s is %s already", ErrInvalid, e.ID, old.State)
 	}
 	return nil
 }

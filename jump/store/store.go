@@ -147,7 +147,9 @@ type AuditRecord struct {
 // Batch is what is written whole or not at all. Sessions, blocks and audit
 // records are put first, then what Remove names is removed.
 type Batch struct {
-	Sessions []Session // put: made, or replaced as a whole
+	// Sessions are put: made, or replaced as a whole. What isn't Open anymore
+	// can't be opened again, nor can what was removed be made again.
+	Sessions []Session
 	// Blocks belong to a session in state Open, or to one that this batch puts,
 	// and are numbered from 0 on without holes. A block whose batch failed may
 	// be written again, with a later batch; until then, the blocks after it

@@ -81,12 +81,11 @@ func TestAdmissionAfterFailure(t *testing.T) {
 		return b
 	}
 	done := func(b Batch, commit error) error {
-		err := a.Ready(b)
-		if err == nil {
-			err = commit
+		if commit != nil {
+			a.Refuse(b, commit)
+			return commit
 		}
-		a.Done(b, err)
-		return err
+		return a.Apply(b)
 	}
 	full := errors.Join(ErrFull)
 	made := accept(Batch{Sessions: []Session{{ID: id, State: Open}}})
@@ -172,7 +171,9 @@ func TestAdmissionLevels(t *testing.T) {
 			if err := a.Accept(first, Plenty); err != nil {
 				t.Fatal(err)
 			}
-			a.Done(first, nil)
+			if err := a.Apply(first); err != nil {
+				t.Fatal(err)
+			}
 			err := a.Accept(c.batch, level)
 			if taken != (err == nil) || err != nil && !errors.Is(err, ErrFull) {
 				t.Errorf("%s at level %s: %v", c.name, level, err)

@@ -199,13 +199,7 @@ func (s *Store) commit() {
 		s.queue = s.queue[1:]
 		var err error
 		if q.barrier == nil {
-			if err = s.failed(); err == nil {
-				err = s.admission.Ready(q.batch)
-			}
-			if err == nil {
-				s.apply(q.batch)
-			}
-			s.admission.Done(q.batch, err)
+			err = s.commitOne(q.batch)
 		}
 		s.mu.Unlock()
 		if q.barrier != nil {
@@ -217,6 +211,25 @@ func (s *Store) commit() {
 			q.committed(err)
 		}
 	}
+}
+
+// commitOne must be called with mu held.
+func (s *Store) commitOne(b store.Batch) error {
+	err := s.failed()
+	for _, e := range b.Sessions {
+		if old, ok := s.sessions[e.ID]; ok && err == nil {
+			err = store.CheckReplace(old, e, b)
+		}
+	}
+	if err != nil {
+		s.admission.Refuse(b, err)
+		return err
+	}
+	if err := s.admission.Apply(b); err != nil {
+		return err
+	}
+	s.apply(b)
+	return nil
 }
 
 // apply must be called with mu held.

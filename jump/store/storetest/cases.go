@@ -140,13 +140,11 @@ func (x *suite) remove() {
 	}
 	x.s = x.reopen()
 	check()
-	// Made again it has none of its old blocks.
-	x.write(store.Batch{Sessions: []store.Session{gone}, Blocks: Blocks(gone.ID, 0, 1, 10)})
-	x.sameBlocks(collect(x, x.s.Blocks(x.ctx, gone.ID, 0)), Blocks(gone.ID, 0, 1, 10))
-	x.s = x.reopen()
-	x.sameBlocks(collect(x, x.s.Blocks(x.ctx, gone.ID, 0)), Blocks(gone.ID, 0, 1, 10))
 	// A batch that puts and removes leaves nothing.
-	x.write(store.Batch{Sessions: []store.Session{Entry(3, store.Ended)}, Remove: []string{gone.ID}})
+	x.write(store.Batch{Sessions: []store.Session{Entry(3, store.Ended)}, Remove: []string{gone.ID, keep.ID}})
+	if got := collect(x, x.s.Sessions(x.ctx, store.Query{})); len(got) != 1 || got[0].Host != "web03" {
+		x.Fatalf("sessions: %+v", got)
+	}
 }
 
 // limits checks that what is within the limits is taken whole and what is
@@ -199,7 +197,8 @@ func (x *suite) refusals() {
 	x.write(store.Batch{Sessions: []store.Session{e}, Blocks: Blocks(e.ID, 0, 2, 10)})
 	ended := Entry(2, store.Ended)
 	x.write(store.Batch{Sessions: []store.Session{ended}, Blocks: Blocks(ended.ID, 0, 2, 10)})
-	valid := Entry(3, store.Open)
+	valid, again := Entry(3, store.Open), ended
+	again.State = store.Open
 	for name, c := range map[string]struct {
 		batch store.Batch
 		want  error
@@ -210,6 +209,8 @@ func (x *suite) refusals() {
 		"no state":                 {store.Batch{Sessions: []store.Session{{ID: store.NewID(start)}}}, store.ErrInvalid},
 		"block without session":    {store.Batch{Blocks: Blocks(store.NewID(start), 0, 1, 1)}, store.ErrNotFound},
 		"block of an ended one":    {store.Batch{Blocks: Blocks(ended.ID, 2, 1, 1)}, store.ErrNotFound},
+		"opened again":             {store.Batch{Sessions: []store.Session{again}}, store.ErrInvalid},
+		"a new block of ended one": {store.Batch{Sessions: []store.Session{ended}, Blocks: Blocks(ended.ID, 0, 1, 1)}, store.ErrInvalid},
 		"hole":                     {store.Batch{Blocks: Blocks(e.ID, 3, 1, 1)}, store.ErrInvalid},
 		"block again":              {store.Batch{Blocks: Blocks(e.ID, 1, 1, 1)}, store.ErrInvalid},
 		"not from 0":               {store.Batch{Sessions: []store.Session{valid}, Blocks: Blocks(valid.ID, 1, 1, 1)}, store.ErrInvalid},
