@@ -1,0 +1,289 @@
+package jump
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/fleetca/fleetca/jump/access"
+	"github.com/fleetca/fleetca/jump/audit"
+	"github.com/fleetca/fleetca/jump/live"
+	"github.com/fleetca/fleetca/jump/recording"
+	"github.com/fleetca/fleetca/jump/relay"
+	"github.com/fleetca/fleetca/jump/route"
+	"github.com/fleetca/fleetca/jump/store"
+)
+
+// grants are the channel types that the host may open towards the client: those
+// that the client has asked for on this link, and that it was allowed.
+type grants struct {
+	mu      sync.Mutex
+	allowed map[string]bool
+}
+
+func (g *grants) allow(channelType string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.allowed == nil {
+		g.allowed = map[string]bool{}
+	}
+	g.allowed[channelType] = true
+}
+
+func (g *grants) has(channelType string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.allowed[channelType]
+}
+
+// globalRequests handles the client's global requests, one after the other.
+func (l *link) globalRequests(ctx context.Context, work *sync.WaitGroup, requests <-chan *ssh.Request) {
+	for r := range requests {
+		ok, reply := l.globalRequest(ctx, work, r)
+		if r.WantReply {
+			_ = r.Reply(ok, reply)
+		}
+	}
+}
+
+func (l *link) globalRequest(ctx context.Context, work *sync.WaitGroup, r *ssh.Request) (bool, []byte) {
+	switch r.Type {
+	case relay.TypeKeepAlive:
+		return l.passKeepAlive(r)
+	case relay.TypeNoMoreSessions:
+		l.noMore.Store(true)
+		return true, nil
+	case relay.TypeTCPIPForward, relay.TypeStreamLocalForward:
+		if d := l.decide(access.RemoteForwarding); !d.Allowed {
+			l.refuse(ctx, refusedByRule(d))
+			return false, nil
+		}
+		l.grants.allow(map[string]string{
+			relay.TypeTCPIPForward: relay.ChannelForwardedTCPIP, relay.TypeStreamLocalForward: relay.ChannelForwardedStreamLocal,
+		}[r.Type])
+	case relay.TypeCancelTCPIPForward, relay.TypeCancelStreamLocalForward:
+	default:
+		return false, nil
+	}
+	up, refused := l.upstream(ctx, work)
+	if refused != nil {
+		return false, nil
+	}
+	ok, reply, err := up.Conn.SendRequest(r.Type, r.WantReply, r.Payload)
+	return ok && err == nil, reply
+}
+
+// passKeepAlive asks the host, if it has been reached, so that a client learns
+// when that is gone.
+func (l *link) passKeepAlive(r *ssh.Request) (bool, []byte) {
+	l.mu.Lock()
+	at := l.attempt
+	l.mu.Unlock()
+	if at != nil {
+		select {
+		case <-at.done:
+			if at.up != nil {
+				ok, reply, err := at.up.Conn.SendRequest(r.Type, r.WantReply, r.Payload)
+				return ok && err == nil, reply
+			}
+		default:
+		}
+	}
+	return true, nil
+}
+
+// hostRequests answers the host's global requests. What it says about its own
+// host keys is not for the client, who has shaken hands with us.
+func (l *link) hostRequests(up *route.Upstream) {
+	err := relay.Requests(context.Background(), up.Requests, l.down, func(r *ssh.Request) relay.Verdict {
+		if r.Type == relay.TypeKeepAlive {
+			return relay.Verdict{Action: relay.Pass}
+		}
+		return relay.Verdict{}
+	})
+	if err != nil {
+		_ = up.Conn.Close()
+		go ssh.DiscardRequests(up.Requests)
+	}
+}
+
+// hostChannels handles the channels that the host opens.
+func (l *link) hostChannels(ctx context.Context, work *sync.WaitGroup, up *route.Upstream) {
+	for nc := range up.Channels {
+		if !l.grants.has(nc.ChannelType()) {
+			reject(nc, ssh.Prohibited, refusef(codeProtocol, "", "the client did not ask for %q", nc.ChannelType()))
+			continue
+		}
+		if !l.outer.channels.add() {
+			reject(nc, ssh.ResourceShortage, &refusal{codeLimit, "too many channels on this connection", ""})
+			continue
+		}
+		l.active.add()
+		work.Go(func() {
+			defer l.outer.channels.done()
+			defer l.active.done()
+			l.forwardIn(ctx, nc)
+		})
+	}
+}
+
+// forwardOut is a channel of the client's to somewhere that the host reaches.
+func (l *link) forwardOut(ctx context.Context, work *sync.WaitGroup, nc ssh.NewChannel) {
+	to, refused := l.forwardTarget(nc)
+	if refused == nil {
+		if d := l.decide(access.LocalForwarding); !d.Allowed {
+			refused = refusedByRule(d)
+		}
+	}
+	if refused != nil {
+		reject(nc, ssh.Prohibited, l.refuse(ctx, refused))
+		return
+	}
+	up, refused := l.upstream(ctx, work)
+	if refused != nil {
+		reject(nc, ssh.ConnectionFailed, refused)
+		return
+	}
+	ch, requests, err := up.Conn.OpenChannel(nc.ChannelType(), nc.ExtraData())
+	if err != nil {
+		rejectAs(nc, err)
+		return
+	}
+	far := relay.Channel{Channel: ch, Requests: requests, Conn: up.Conn}
+	l.forward(ctx, nc, far, up.Conn, recording.Forward{Kind: "local", From: l.who.client.String(), To: to})
+}
+
+// rejectAs refuses a channel as the other side refused its own.
+func rejectAs(nc ssh.NewChannel, err error) {
+	reason := ssh.ConnectionFailed
+	if e, ok := err.(*ssh.OpenChannelError); ok {
+		reason = e.Reason
+	}
+	_ = nc.Reject(reason, openError(err))
+}
+
+// forwardTarget says where a channel leads to. A forwarding is no way around the
+// recording: the sshd of a host in the inventory is reached as a destination.
+func (l *link) forwardTarget(nc ssh.NewChannel) (string, *refusal) {
+	if nc.ChannelType() == relay.ChannelDirectStreamLocal {
+		d, err := relay.ParseDirectStreamLocal(nc.ExtraData())
+		if err != nil {
+			return "", &refusal{codeProtocol, err.Error(), ""}
+		}
+		return d.Path, nil
+	}
+	d, err := relay.ParseDirectTCPIP(nc.ExtraData())
+	if err != nil {
+		return "", &refusal{codeProtocol, err.Error(), ""}
+	}
+	to := net.JoinHostPort(d.Host, strconv.FormatUint(uint64(d.Port), 10))
+	if dest, err := l.outer.set.router.Resolve(d.Host, int(d.Port)); err == nil {
+		return "", refusef(codeDestination, "ssh to it through the jump host", "%s is a host of the inventory: a forwarding to its sshd would not be recorded", dest.Name)
+	}
+	return to, nil
+}
+
+// forwardIn is a channel of the host's to the client.
+func (l *link) forwardIn(ctx context.Context, nc ssh.NewChannel) {
+	f := recording.Forward{To: l.who.client.String()}
+	switch nc.ChannelType() {
+	case relay.ChannelAgent:
+		f.Kind, f.From = "agent", l.dest.Name
+	case relay.ChannelX11:
+		f.Kind, f.From = "x11", l.dest.Name
+	case relay.ChannelForwardedTCPIP:
+		d, err := relay.ParseForwardedTCPIP(nc.ExtraData())
+		if err != nil {
+			reject(nc, ssh.ConnectionFailed, &refusal{codeProtocol, err.Error(), ""})
+			return
+		}
+		f.Kind, f.From = "remote", fmt.Sprintf("%s:%d", d.Address, d.Port)
+	case relay.ChannelForwardedStreamLocal:
+		d, err := relay.ParseForwardedStreamLocal(nc.ExtraData())
+		if err != nil {
+			reject(nc, ssh.ConnectionFailed, &refusal{codeProtocol, err.Error(), ""})
+			return
+		}
+		f.Kind, f.From = "remote", d.Path
+	}
+	ch, requests, err := l.down.OpenChannel(nc.ChannelType(), nc.ExtraData())
+	if err != nil {
+		rejectAs(nc, err)
+		return
+	}
+	l.forward(ctx, nc, relay.Channel{Channel: ch, Requests: requests, Conn: l.down}, l.down, f)
+}
+
+// forward accepts a channel and pumps it to the far side, which may be the host
+// or the client, and keeps a record of it.
+func (l *link) forward(ctx context.Context, nc ssh.NewChannel, far relay.Channel, farConn ssh.Conn, f recording.Forward) {
+	srv := l.outer.server
+	begun := srv.now()
+	d := l.decide(access.Connect)
+	entry := store.Session{
+		ID: store.NewID(begun), Connection: l.outer.id, Identity: l.who.identity, Login: l.login, Host: l.dest.Host.Name,
+		Address: hostAddress(l), Client: l.who.client.String(), ServerID: l.outer.set.config.Name, Way: l.way, Role: d.Role,
+		Serial: l.who.cert.Serial, CA: ssh.FingerprintSHA256(l.who.cert.SignatureKey),
+		Kind: store.KindForward, Mode: string(d.Recording), Started: begun, State: store.Open,
+		Command: f.Kind + " " + f.From + " to " + f.To,
+	}
+	rec, err := srv.recorder.Start(ctx, recording.Options{Session: entry, Mode: entry.Mode})
+	if err != nil {
+		_ = far.Close()
+		go ssh.DiscardRequests(far.Requests)
+		reject(nc, ssh.Prohibited, l.refuse(ctx, refusalOf(err)))
+		return
+	}
+	ch, requests, err := nc.Accept()
+	if err != nil {
+		_ = far.Close()
+		go ssh.DiscardRequests(far.Requests)
+		_ = rec.Close(context.WithoutCancel(ctx), err.Error())
+		return
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	remove := srv.live.Add(live.Entry{Session: rec.Session(), End: func(reason string) { stop(&refusal{codeAdmin, reason, ""}) }})
+	near := relay.Channel{Channel: ch, Requests: requests, Conn: l.down}
+	down, up := near, far
+	if farConn == ssh.Conn(l.down) {
+		down, up = far, near
+		up.Conn = nil
+	}
+	var in, out atomic.Uint64
+	err = relay.Copy(ctx, down, up, func(from relay.Side, p []byte) error {
+		if from == relay.Downstream {
+			in.Add(uint64(len(p)))
+		} else {
+			out.Add(uint64(len(p)))
+		}
+		return nil
+	})
+	f.In, f.Out, f.Duration = in.Load(), out.Load(), srv.now().Sub(begun).Seconds()
+	if err != nil {
+		f.Error = err.Error()
+	}
+	l.forwardOver(ctx, rec, f, entry)
+	remove()
+}
+
+func (l *link) forwardOver(ctx context.Context, rec *recording.Recording, f recording.Forward, entry store.Session) {
+	srv := l.outer.server
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sealTime)
+	defer cancel()
+	_ = rec.Forward(f)
+	if err := rec.Close(ctx, f.Error); err != nil {
+		l.outer.log.Error("the record of a forwarding is not sealed", "session", entry.ID, "error", err)
+	}
+	_ = srv.record(ctx, audit.Event{
+		Event: audit.EventPort, User: l.who.identity, Login: l.login, Host: l.dest.Host.Name, SID: entry.ID, Connection: l.outer.id,
+		LocalAddr: l.outer.conn.LocalAddr().String(), RemoteAddr: l.who.client.String(),
+		Action: f.Kind, Path: f.From, Target: f.To, BytesIn: f.In, BytesOut: f.Out,
+		Duration: audit.Seconds(srv.now().Sub(entry.Started)), Error: f.Error,
+	})
+}

@@ -1,0 +1,344 @@
+package jump
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/fleetca/fleetca/cmd/terminal"
+	"github.com/fleetca/fleetca/jump/access"
+	"github.com/fleetca/fleetca/jump/relay"
+	"github.com/fleetca/fleetca/jump/route"
+)
+
+// link is a client connection that is bound to one login on one host. All its
+// sessions and forwardings share one connection to that host, which is made when
+// the first of them needs it and an agent was offered.
+type link struct {
+	outer *outer
+	who   *person
+	login string
+	dest  route.Destination
+	way   string
+	// down is the client's side.
+	down interface {
+		ssh.Conn
+		ssh.ConnMetadata
+	}
+	conn io.Closer
+	// broken, if set, is why nothing can come of this link. Its sessions are
+	// told.
+	broken *refusal
+
+	noMore atomic.Bool // the client said no-more-sessions@openssh.com
+	grants grants
+	active counter     // sessions and forwardings that run
+
+	mu      sync.Mutex
+	agents  []ssh.Conn // connections on which the client offered its agent
+	attempt *attempt
+	waiting map[*session]struct{} // sessions that hear of delays
+}
+
+// attempt is one try to reach the host. The fields are set when done is closed.
+type attempt struct {
+	done    chan struct{}
+	up      *route.Upstream
+	refused *refusal
+}
+
+// offerAgent notes that the client offered its agent on a connection.
+func (l *link) offerAgent(conn ssh.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.agents {
+		if c == conn {
+			return
+		}
+	}
+	// What was offered last is nearest to the session.
+	l.agents = append([]ssh.Conn{conn}, l.agents...)
+}
+
+func (l *link) hasAgent() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.agents) > 0
+}
+
+// serve serves the link until the client's connection ends.
+func (l *link) serve(ctx context.Context, channels <-chan ssh.NewChannel, requests <-chan *ssh.Request) {
+	ctx, cancel := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	work.Go(func() { l.globalRequests(ctx, &work, requests) })
+	if l.broken == nil && l.hasAgent() {
+		// The host is reached while the client is still opening its session.
+		l.connect(ctx, &work)
+	}
+	for nc := range channels {
+		l.open(ctx, &work, nc)
+	}
+	cancel()
+	l.mu.Lock()
+	at := l.attempt
+	l.mu.Unlock()
+	if at != nil {
+		<-at.done
+		if at.up != nil {
+			_ = at.up.Conn.Close()
+		}
+	}
+	work.Wait()
+}
+
+// open handles a channel that the client opens.
+func (l *link) open(ctx context.Context, work *sync.WaitGroup, nc ssh.NewChannel) {
+	o := l.outer
+	if !o.channels.add() {
+		reject(nc, ssh.ResourceShortage, &refusal{codeLimit, "too many channels on this connection", ""})
+		return
+	}
+	handle := l.session
+	switch {
+	case o.server.draining.Load():
+		reject(nc, ssh.Prohibited, &refusal{codeDraining, "the jump host is shutting down", "try again in a moment"})
+		o.channels.done()
+		return
+	case nc.ChannelType() == relay.ChannelSession && l.noMore.Load():
+		reject(nc, ssh.Prohibited, &refusal{codeProtocol, "you said that there would be no more sessions", ""})
+		o.channels.done()
+		return
+	case nc.ChannelType() == relay.ChannelSession:
+	case nc.ChannelType() == relay.ChannelDirectTCPIP, nc.ChannelType() == relay.ChannelDirectStreamLocal:
+		handle = l.forwardOut
+	default:
+		reject(nc, ssh.UnknownChannelType, refusef(codeProtocol, "", "channels of type %q are not passed on", nc.ChannelType()))
+		o.channels.done()
+		return
+	}
+	l.active.add()
+	work.Go(func() {
+		defer o.channels.done()
+		defer l.active.done()
+		handle(ctx, work, nc)
+	})
+}
+
+// decide asks the rules for one action on this link.
+func (l *link) decide(action access.Action) access.Decision {
+	name := l.dest.Name
+	if l.dest.Host != nil {
+		name = l.dest.Host.Name
+	}
+	return l.outer.set.config.Rules.Decide(access.Request{
+		Identity: l.who.identity, Certificate: l.who.certificate(), Login: l.login, Host: name, Action: action,
+	})
+}
+
+// refuse logs and audits.
+func (l *link) refuse(ctx context.Context, r *refusal) *refusal {
+	return l.outer.refuse(ctx, l.dest.Name, l.login, r)
+}
+
+// connect begins an attempt to reach the host unless one is under way or has
+// succeeded. A failed one is made again for whoever asks later.
+func (l *link) connect(ctx context.Context, work *sync.WaitGroup) *attempt {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at := l.attempt; at != nil {
+		select {
+		case <-at.done:
+			if at.refused == nil {
+				return at
+			}
+		default:
+			return at
+		}
+	}
+	at := &attempt{done: make(chan struct{})}
+	l.attempt = at
+	agents := l.agents
+	work.Go(func() {
+		defer close(at.done)
+		at.up, at.refused = l.reach(ctx, work, agents)
+		if at.refused != nil {
+			l.refuse(ctx, at.refused)
+		}
+	})
+	return at
+}
+
+// reach decides, finds the certificate in the agent and logs in to the host.
+func (l *link) reach(ctx context.Context, work *sync.WaitGroup, agents []ssh.Conn) (*route.Upstream, *refusal) {
+	if d := l.decide(access.Connect); !d.Allowed {
+		return nil, refusedByRule(d)
+	}
+	if len(agents) == 0 {
+		return nil, l.noAgent()
+	}
+	dialing, cancel := context.WithCancel(ctx)
+	defer cancel()
+	signer, closer, err := l.signer(dialing, agents)
+	if err != nil {
+		return nil, refusalOf(err)
+	}
+	defer func() { _ = closer.Close() }()
+	up, err := l.outer.set.router.Dial(dialing, l.dest, l.login, signer, l.notice)
+	if err != nil {
+		return nil, refusalOf(err)
+	}
+	l.outer.log.Info("host reached", "host", l.dest.Name, "login", terminal.Clean(l.login), "way", l.way)
+	work.Go(func() { l.hostRequests(up) })
+	work.Go(func() { l.hostChannels(ctx, work, up) })
+	work.Go(func() { l.hostGone(up) })
+	return up, nil
+}
+
+// noAgent is told with what to type, which depends on the way in.
+func (l *link) noAgent() *refusal {
+	hint := "ssh -A (ForwardAgent yes), and ssh-add the key with its certificate"
+	switch l.way {
+	case waySubsystem:
+		hint = "add -A to the ssh of the ProxyCommand: ssh -A -p PORT %r@JUMP -s proxy:%h:%p"
+	case wayDirect:
+		hint = "ssh -A -J JUMP HOST; sftp and scp need -A as well, and -N needs the ProxyCommand way"
+	}
+	return &refusal{codeNoAgent, "no agent was forwarded: the jump host logs in to " + l.dest.Name + " with the certificate in your ssh-agent", hint}
+}
+
+// signer finds the proven certificate in what agents were offered.
+func (l *link) signer(ctx context.Context, agents []ssh.Conn) (ssh.Signer, io.Closer, error) {
+	certs := []*ssh.Certificate{l.who.cert}
+	if l.outer.who != l.who {
+		certs = append(certs, l.outer.who.cert)
+	}
+	var first error
+	for _, conn := range agents {
+		ch, err := openAgent(ctx, conn)
+		if err != nil {
+			first = cmpError(first, err)
+			continue
+		}
+		signer, err := route.AgentSigner(ctx, ch, certs...)
+		if err == nil {
+			return signer, ch, nil
+		}
+		_ = ch.Close()
+		first = cmpError(first, err)
+	}
+	return nil, nil, first
+}
+
+func cmpError(first, err error) error {
+	if first != nil {
+		return first
+	}
+	return err
+}
+
+// agentTime is how long a client may take to open its agent.
+const agentTime = 20 * time.Second
+
+// openAgent opens the client's agent, which it has offered.
+func openAgent(ctx context.Context, conn ssh.Conn) (ssh.Channel, error) {
+	type opened struct {
+		ch  ssh.Channel
+		err error
+	}
+	got := make(chan opened, 1)
+	// x/crypto can't give up an open; the goroutine ends with the connection.
+	go func() {
+		ch, requests, err := conn.OpenChannel(relay.ChannelAgent, nil)
+		if err == nil {
+			go ssh.DiscardRequests(requests)
+		}
+		got <- opened{ch, err}
+	}()
+	timer := time.NewTimer(agentTime)
+	defer timer.Stop()
+	var late error
+	select {
+	case o := <-got:
+		if o.err != nil {
+			return nil, &refusal{codeAgent, "your client did not open its agent: " + openError(o.err), "is ssh-agent running, and SSH_AUTH_SOCK set, where you typed ssh?"}
+		}
+		return o.ch, nil
+	case <-ctx.Done():
+		late = context.Cause(ctx)
+	case <-timer.C:
+		late = &refusal{codeAgent, "your client did not open its agent in time", "is ssh-agent running where you typed ssh?"}
+	}
+	go func() {
+		if o := <-got; o.err == nil {
+			_ = o.ch.Close()
+		}
+	}()
+	return nil, late
+}
+
+func openError(err error) string {
+	if e := (*ssh.OpenChannelError)(nil); errors.As(err, &e) && e.Message != "" {
+		return terminal.Clean(e.Message)
+	}
+	return terminal.Clean(err.Error())
+}
+
+// notice tells sessions that wait for the host why they do.
+func (l *link) notice(text string) {
+	l.mu.Lock()
+	var tellThem []*session
+	for s := range l.waiting {
+		tellThem = append(tellThem, s)
+	}
+	l.mu.Unlock()
+	for _, s := range tellThem {
+		tell(s.ch.Stderr(), "fleetjump: "+terminal.Clean(text)+"\r\n")
+	}
+}
+
+func (l *link) wait(s *session) (done func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.waiting == nil {
+		l.waiting = map[*session]struct{}{}
+	}
+	l.waiting[s] = struct{}{}
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.waiting, s)
+	}
+}
+
+// hostGone ends the client's connection when the host's has ended. Sessions
+// pass on what is still on its way, and close by themselves.
+func (l *link) hostGone(up *route.Upstream) {
+	_ = up.Conn.Wait()
+	late := time.NewTimer(sealTime)
+	defer late.Stop()
+	select {
+	case <-l.active.empty():
+	case <-late.C:
+	}
+	_ = l.conn.Close()
+}
+
+// upstream waits for the host's connection.
+func (l *link) upstream(ctx context.Context, work *sync.WaitGroup) (*route.Upstream, *refusal) {
+	if l.broken != nil {
+		return nil, l.broken
+	}
+	at := l.connect(ctx, work)
+	select {
+	case <-at.done:
+		return at.up, at.refused
+	case <-ctx.Done():
+		return nil, &refusal{codeProtocol, fmt.Sprintf("given up: %v", context.Cause(ctx)), ""}
+	}
+}

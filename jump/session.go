@@ -1,0 +1,268 @@
+package jump
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/fleetca/fleetca/cmd/terminal"
+	"github.com/fleetca/fleetca/jump/access"
+	"github.com/fleetca/fleetca/jump/recording"
+	"github.com/fleetca/fleetca/jump/relay"
+	"github.com/fleetca/fleetca/jump/store"
+)
+
+// session is one session channel of a link.
+type session struct {
+	link *link
+	id   string
+	ch   ssh.Channel
+	log  *slog.Logger
+	stop context.CancelCauseFunc
+
+	// What the client asked for so far. It belongs to the goroutine that handles
+	// the client's requests, one after the other.
+	pty      *relay.PtyRequest
+	decision access.Decision
+	command  string // as asked for, or forced by the certificate
+	remove   func() // out of the registry of running sessions
+
+	// rec is set once, before the program is started.
+	rec    *recording.Recording
+	recSet chan struct{}
+	begun  time.Time
+
+	active  atomic.Int64 // UnixNano of the last byte
+	in, out atomic.Uint64
+
+	mu   sync.Mutex
+	exit recording.Exit
+}
+
+// session serves one session channel to its end.
+func (l *link) session(ctx context.Context, work *sync.WaitGroup, nc ssh.NewChannel) {
+	o := l.outer
+	if !o.sessions.add() {
+		reject(nc, ssh.ResourceShortage, &refusal{codeLimit, "too many sessions on this connection", ""})
+		return
+	}
+	defer o.sessions.done()
+	ch, requests, err := nc.Accept()
+	if err != nil {
+		return
+	}
+	defer func() { _ = ch.Close() }()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	s := &session{link: l, id: store.NewID(o.server.now()), ch: ch, stop: stop, recSet: make(chan struct{})}
+	s.log = o.log.With("session", s.id, "host", l.dest.Name, "login", terminal.Clean(l.login))
+	fed, gone := feed(ctx, requests)
+	held, refused := s.awaitAgent(ctx, fed)
+	if refused != nil {
+		s.turnAway(ctx, fed, refused)
+		return
+	}
+	up, upRequests, conn, refused := s.reach(ctx, work, gone)
+	if refused != nil {
+		s.turnAway(ctx, prefix(ctx, held, fed), refused)
+		return
+	}
+	s.relay(ctx, relay.Channel{Channel: ch, Requests: fed, First: held},
+		relay.Channel{Channel: up, Requests: upRequests, Conn: conn})
+}
+
+// awaitAgent receives requests until an agent has been offered: OpenSSH asks
+// for that first, before the terminal and the program. Requests that come
+// before are held, and answered, since some clients wait for the answer.
+func (s *session) awaitAgent(ctx context.Context, requests <-chan *ssh.Request) ([]*ssh.Request, *refusal) {
+	l := s.link
+	if l.broken != nil {
+		return nil, l.broken
+	}
+	var held []*ssh.Request
+	for !l.hasAgent() {
+		var r *ssh.Request
+		var ok bool
+		select {
+		case r, ok = <-requests:
+		case <-ctx.Done():
+		}
+		if !ok {
+			return nil, &refusal{codeProtocol, "the session was closed before it began", ""}
+		}
+		switch r.Type {
+		case relay.TypeShell, relay.TypeExec, relay.TypeSubsystem:
+			_ = r.Reply(true, nil)
+			return nil, l.refuse(ctx, l.noAgent())
+		case relay.TypeAgent:
+			l.offerAgent(l.down)
+		}
+		held = append(held, answered(r))
+		if len(held) > maxHeld {
+			return nil, &refusal{codeProtocol, "too many requests before a program was asked for", ""}
+		}
+	}
+	return held, nil
+}
+
+// answered answers a request, so that nobody does later.
+func answered(r *ssh.Request) *ssh.Request {
+	_ = r.Reply(true, nil)
+	r.WantReply = false
+	return r
+}
+
+// turnAway tells the person why nothing comes of the session. ssh hears it best
+// once it has asked for its program.
+func (s *session) turnAway(ctx context.Context, requests <-chan *ssh.Request, r *refusal) {
+	ctx, cancel := context.WithTimeout(ctx, agentTime)
+	defer cancel()
+	for asked := false; !asked; {
+		select {
+		case q, ok := <-requests:
+			if !ok {
+				asked = true
+				break
+			}
+			asked = q.Type == relay.TypeShell || q.Type == relay.TypeExec || q.Type == relay.TypeSubsystem
+			if q.WantReply {
+				_ = q.Reply(true, nil)
+			}
+		case <-ctx.Done():
+			asked = true
+		}
+	}
+	end(s.ch, r)
+}
+
+// prefix is first, then what comes from rest.
+func prefix(ctx context.Context, first []*ssh.Request, rest <-chan *ssh.Request) <-chan *ssh.Request {
+	if len(first) == 0 {
+		return rest
+	}
+	out := make(chan *ssh.Request)
+	go func() {
+		defer close(out)
+		for _, r := range first {
+			select {
+			case out <- r:
+			case <-ctx.Done():
+				return
+			}
+		}
+		for r := range rest {
+			select {
+			case out <- r:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out
+}
+
+// reach waits for the host's connection and opens a session on it.
+func (s *session) reach(ctx context.Context, work *sync.WaitGroup, gone <-chan struct{}) (ssh.Channel, <-chan *ssh.Request, ssh.Conn, *refusal) {
+	defer s.link.wait(s)()
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-gone:
+			cancel()
+		case <-waiting.Done():
+		}
+	}()
+	up, refused := s.link.upstream(waiting, work)
+	if refused != nil {
+		return nil, nil, nil, refused
+	}
+	if up.Banner != "" {
+		tell(s.ch.Stderr(), terminal.CleanLines(up.Banner))
+	}
+	ch, requests, err := up.Conn.OpenChannel(relay.ChannelSession, nil)
+	if err != nil {
+		return nil, nil, nil, s.link.refuse(ctx, refusef(codeHost, "", "%s did not open a session: %s", s.link.dest.Name, openError(err)))
+	}
+	return ch, requests, up.Conn, nil
+}
+
+// relay runs the session and records it.
+func (s *session) relay(ctx context.Context, down, up relay.Channel) {
+	err := relay.Relay(ctx, down, up, relay.Config{
+		Data:     s.data,
+		Request:  s.request,
+		Farewell: s.farewell,
+	})
+	s.over(ctx, err)
+}
+
+// farewell is what the client reads when the session is cut off.
+func (s *session) farewell(cause error) []byte {
+	if errors.Is(cause, context.Canceled) {
+		return nil // the client itself has gone
+	}
+	return []byte("\r\n" + refusalOf(cause).lines())
+}
+
+// data records bytes before they are passed on.
+func (s *session) data(from relay.Side, stderr bool, p []byte) error {
+	s.active.Store(s.link.outer.server.now().UnixNano())
+	select {
+	case <-s.recSet:
+	default:
+		return &refusal{codeProtocol, "the host sent data before a program was started", ""}
+	}
+	var err error
+	switch {
+	case from == relay.Downstream:
+		s.in.Add(uint64(len(p)))
+		err = s.rec.Input(p)
+	case stderr:
+		s.out.Add(uint64(len(p)))
+		err = s.rec.Stderr(p)
+	default:
+		s.out.Add(uint64(len(p)))
+		err = s.rec.Output(p)
+	}
+	return err
+}
+
+// watch ends the session when it may not go on: too long, idle, or not recorded.
+func (s *session) watch(ctx context.Context) {
+	var idle <-chan time.Time
+	if limit := s.decision.Idle; limit > 0 {
+		ticker := time.NewTicker(max(limit/10, time.Second))
+		defer ticker.Stop()
+		idle = ticker.C
+	}
+	var long <-chan time.Time
+	if limit := s.decision.MaxSession; limit > 0 {
+		timer := time.NewTimer(limit)
+		defer timer.Stop()
+		long = timer.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.rec.Failed():
+			s.stop(s.rec.Err())
+			return
+		case <-long:
+			s.stop(refusef(codeLimit, "", "the session has lasted %v, which is the longest that role %q allows", s.decision.MaxSession, s.decision.Role))
+			return
+		case <-idle:
+			quiet := s.link.outer.server.now().Sub(time.Unix(0, s.active.Load()))
+			if quiet > s.decision.Idle {
+				s.stop(refusef(codeLimit, "", "nothing has happened for %v, which is the limit of role %q", s.decision.Idle, s.decision.Role))
+				return
+			}
+		}
+	}
+}

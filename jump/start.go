@@ -1,0 +1,219 @@
+package jump
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/fleetca/fleetca/cmd/terminal"
+	"github.com/fleetca/fleetca/jump/access"
+	"github.com/fleetca/fleetca/jump/audit"
+	"github.com/fleetca/fleetca/jump/live"
+	"github.com/fleetca/fleetca/jump/recording"
+	"github.com/fleetca/fleetca/jump/relay"
+	"github.com/fleetca/fleetca/jump/store"
+	"github.com/fleetca/fleetca/jump/transfer"
+)
+
+// liveEntry is a running session.
+type liveEntry = live.Entry
+
+// program is what a client asks to run.
+type program struct {
+	action  access.Action
+	kind    store.Kind
+	command string // as the client gave it; empty for a shell
+	scp     *transfer.SCP
+}
+
+// programOf reads a shell, exec or subsystem request. A command line is scp only
+// if all of it is: what merely begins with scp is a command like any other.
+func (s *session) programOf(r *ssh.Request) (program, error) {
+	p := program{action: access.Shell, kind: store.KindCommand}
+	if s.pty != nil {
+		p.kind = store.KindTerminal
+	}
+	switch r.Type {
+	case relay.TypeExec:
+		e, err := relay.ParseExec(r.Payload)
+		if err != nil {
+			return p, err
+		}
+		p.action, p.command = access.Exec, e.Command
+		if scp, ok := transfer.ParseSCP(e.Command); ok && s.pty == nil {
+			p.action, p.kind, p.scp = access.SCP, store.KindSCP, &scp
+		}
+	case relay.TypeSubsystem:
+		e, err := relay.ParseSubsystem(r.Payload)
+		if err != nil {
+			return p, err
+		}
+		p.action, p.command = access.Exec, "subsystem "+e.Name
+		if e.Name == "sftp" && s.pty == nil {
+			p.action, p.kind = access.SFTP, store.KindSFTP
+		}
+	}
+	return p, nil
+}
+
+// start decides on the program, and begins the recording before it is passed on.
+func (s *session) start(ctx context.Context, r *ssh.Request) *refusal {
+	if s.started() {
+		return &refusal{codeProtocol, "there is a program on this channel already", ""}
+	}
+	p, err := s.programOf(r)
+	if err != nil {
+		return &refusal{codeProtocol, err.Error(), ""}
+	}
+	d := s.link.decide(p.action)
+	if p.action == access.SCP && d.Code == access.CodeAction {
+		// Whoever may run commands may run this one.
+		d = s.link.decide(access.Exec)
+	}
+	if !d.Allowed {
+		return refusedByRule(d)
+	}
+	if forced := s.link.who.certificate().ForceCommand; forced != "" {
+		// The host runs that in place of what was asked for.
+		p.command, p.scp = forced, nil
+		if p.kind != store.KindTerminal {
+			p.kind = store.KindCommand
+		}
+	}
+	s.decision, s.command = d, p.command
+	return s.beginRecording(ctx, p)
+}
+
+func (s *session) beginRecording(ctx context.Context, p program) *refusal {
+	l := s.link
+	now := l.outer.server.now()
+	entry := store.Session{
+		ID: s.id, Connection: l.outer.id, Identity: l.who.identity, Login: l.login, Host: l.dest.Host.Name,
+		Address: hostAddress(l), Client: l.who.client.String(), ServerID: l.outer.set.config.Name,
+		Way: l.way, Role: s.decision.Role, Serial: l.who.cert.Serial, CA: ssh.FingerprintSHA256(l.who.cert.SignatureKey),
+		Kind: p.kind, Mode: string(s.decision.Recording), Command: terminal.Clean(p.command),
+		Started: now, State: store.Open,
+	}
+	options := recording.Options{
+		Session: entry, Mode: string(s.decision.Recording), Input: s.decision.RecordInput,
+		SCP: p.scp, OnFile: s.file,
+	}
+	if p.command != "" {
+		options.Command = []byte(p.command)
+	}
+	if s.pty != nil {
+		options.Term = s.pty.Term
+		options.Session.Columns, options.Session.Rows = s.pty.Columns, s.pty.Rows
+	}
+	rec, err := l.outer.server.recorder.Start(ctx, options)
+	if err != nil {
+		return refusalOf(err)
+	}
+	s.rec, s.begun = rec, now
+	s.active.Store(now.UnixNano())
+	e := s.event(audit.EventSessionStart)
+	e.Mode, e.Kind, e.Role, e.Command = entry.Mode, string(p.kind), entry.Role, p.command
+	e.Serial, e.CA, e.Way, e.HostAddr = entry.Serial, entry.CA, l.way, entry.Address
+	if s.pty != nil {
+		e.Size = fmt.Sprintf("%d:%d", s.pty.Columns, s.pty.Rows)
+	}
+	if err := l.outer.server.record(ctx, e); err != nil {
+		_ = rec.Close(context.WithoutCancel(ctx), "the audit log could not be written")
+		return &refusal{codeStore, "the audit log can't be written: sessions that can't be audited are not allowed", "the jump host's log says why"}
+	}
+	close(s.recSet)
+	s.remove = l.outer.server.live.Add(live.Entry{Session: rec.Session(), End: func(reason string) {
+		s.stop(&refusal{codeAdmin, reason, ""})
+	}})
+	if l.outer.server.draining.Load() {
+		// It began while the others were being told.
+		s.stop(&refusal{codeDraining, "the jump host is shutting down", "try again in a moment"})
+	}
+	go s.watch(ctx)
+	s.log.Info("session started", "kind", string(p.kind), "mode", entry.Mode, "role", entry.Role)
+	return nil
+}
+
+func hostAddress(l *link) string {
+	return net.JoinHostPort(l.dest.Address, fmt.Sprint(l.dest.Port))
+}
+
+// event is an audit event about this session.
+func (s *session) event(name string) audit.Event {
+	l := s.link
+	return audit.Event{
+		Event: name, User: l.who.identity, Login: l.login, Host: l.dest.Host.Name, SID: s.id, Connection: l.outer.id,
+		LocalAddr: l.outer.conn.LocalAddr().String(), RemoteAddr: l.who.client.String(),
+	}
+}
+
+// file audits an operation on a file.
+func (s *session) file(op transfer.Operation) {
+	name := audit.EventSFTP
+	if op.Protocol == "scp" {
+		name = audit.EventSCP
+	}
+	e := s.event(name)
+	e.Action, e.Path, e.Target, e.SHA256, e.Result = op.Action, op.Path, op.Target, op.SHA256, op.Result
+	if op.Action == "read" || op.Action == "write" {
+		e.Len = &op.Size
+	}
+	_ = s.link.outer.server.record(context.Background(), e)
+}
+
+// over seals the recording and audits the end. err is what the relay returned.
+func (s *session) over(ctx context.Context, err error) {
+	if !s.started() {
+		return
+	}
+	reason := ""
+	if err != nil && !errors.Is(err, context.Canceled) {
+		reason = refusalOf(err).text
+	} else if err != nil {
+		reason = "the client's connection ended"
+	}
+	s.mu.Lock()
+	exit := s.exit
+	s.mu.Unlock()
+	s.rec.Exit(exit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sealTime)
+	defer cancel()
+	closeErr := s.rec.Close(ctx, reason)
+	if closeErr != nil {
+		s.log.Error("the recording is not sealed", "error", closeErr)
+	}
+	srv := s.link.outer.server
+	took := audit.Seconds(srv.now().Sub(s.begun))
+	if s.command != "" {
+		e := s.event(audit.EventExec)
+		e.Command, e.Duration = s.command, took
+		setExit(&e, exit)
+		_ = srv.record(ctx, e)
+	}
+	e := s.event(audit.EventSessionEnd)
+	e.Reason, e.Duration, e.BytesIn, e.BytesOut, e.Recording = reason, took, s.in.Load(), s.out.Load(), s.rec.Hash()
+	e.Kind, e.Mode = string(s.rec.Session().Kind), string(s.decision.Recording)
+	if closeErr != nil {
+		e.Error = closeErr.Error()
+	}
+	setExit(&e, exit)
+	_ = srv.record(ctx, e)
+	s.remove()
+	s.log.Info("session ended", "reason", reason, "took", srv.now().Sub(s.begun))
+}
+
+func setExit(e *audit.Event, exit recording.Exit) {
+	if exit.Status != nil {
+		code := int(*exit.Status)
+		e.ExitCode = &code
+	}
+	if exit.Signal != "" {
+		e.ExitError = "signal " + exit.Signal
+		if exit.Message != "" {
+			e.ExitError += ": " + exit.Message
+		}
+	}
+}

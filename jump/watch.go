@@ -1,0 +1,208 @@
+package jump
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/fleetca/fleetca/ca/trust"
+	"github.com/fleetca/fleetca/cmd/terminal"
+	"github.com/fleetca/fleetca/jump/access"
+	"github.com/fleetca/fleetca/jump/audit"
+	"github.com/fleetca/fleetca/jump/store"
+)
+
+const (
+	// watchEvery is how often the files of the configuration are looked at.
+	watchEvery = 2 * time.Second
+	// spaceEvery is how often the store's free space is looked at.
+	spaceEvery = time.Second
+	// retainEvery is how often old recordings are looked for.
+	retainEvery = 10 * time.Minute
+)
+
+// Reload reads the configuration again. A bad version is refused as a whole and
+// the old one stays; a good one serves new connections. Running sessions go on,
+// except those whose certificate isn't accepted any more.
+func (s *Server) Reload(ctx context.Context) error {
+	if s.cfg.Reload == nil {
+		return fmt.Errorf("reloading: this server's configuration can't change")
+	}
+	c, warnings, err := s.cfg.Reload(ctx)
+	if err == nil {
+		var set *settings
+		if set, err = s.prepare(c); err == nil {
+			s.settings.Store(set)
+		}
+	}
+	ok := err == nil
+	e := audit.Event{Event: audit.EventServerReload, Success: &ok}
+	if err != nil {
+		e.Error = err.Error()
+		s.log.Error("configuration not reloaded, the old one stays", "error", terminal.CleanLines(err.Error()))
+		_ = s.record(ctx, e)
+		return err
+	}
+	for _, w := range warnings {
+		s.log.Warn("configuration", "warning", terminal.Clean(w))
+	}
+	s.log.Info("configuration reloaded")
+	_ = s.record(ctx, e)
+	s.endRevoked()
+	return nil
+}
+
+// endRevoked ends the connections of people whose certificates the present
+// settings don't accept.
+func (s *Server) endRevoked() {
+	c := s.settings.Load().config
+	s.mu.Lock()
+	outers := make([]*outer, 0, len(s.outers))
+	for o := range s.outers {
+		outers = append(outers, o)
+	}
+	s.mu.Unlock()
+	for _, o := range outers {
+		o.mu.Lock()
+		people := append([]*person(nil), o.people...)
+		o.mu.Unlock()
+		for _, p := range people {
+			if c.Revoked != nil && c.Revoked.Revoked(p.cert) {
+				s.endConnection(o, "your certificate was revoked")
+				break
+			}
+			if !trusted(c.UserCAs, p.cert.SignatureKey) {
+				s.endConnection(o, "your certificate's CA is not trusted any more")
+				break
+			}
+		}
+	}
+}
+
+func trusted(cas []ssh.PublicKey, key ssh.PublicKey) bool {
+	for _, ca := range cas {
+		if trust.Same(ca, key) {
+			return true
+		}
+	}
+	return false
+}
+
+// watchFiles reloads when a file of the configuration has changed and has then
+// been left alone for one round, so that half of a change is not taken for it.
+func (s *Server) watchFiles(ctx context.Context) {
+	if s.cfg.Reload == nil {
+		return
+	}
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	loaded := stamp(s.settings.Load().config.Files())
+	last := loaded
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now := stamp(s.settings.Load().config.Files())
+		if now != loaded && now == last {
+			// What is wrong is logged there; it isn't tried again until another
+			// change.
+			_ = s.Reload(ctx)
+			loaded = stamp(s.settings.Load().config.Files())
+			now = loaded
+		}
+		last = now
+	}
+}
+
+// stamp says what files look like: it differs when one has changed.
+func stamp(paths []string) string {
+	var b strings.Builder
+	one := func(path string, info fs.FileInfo, err error) {
+		if err != nil {
+			fmt.Fprintf(&b, "%s -\n", path)
+			return
+		}
+		fmt.Fprintf(&b, "%s %d %d %v %v\n", path, info.Size(), info.ModTime().UnixNano(), info.Mode(), inode(info))
+	}
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		one(path, info, err)
+		if err != nil || !info.IsDir() {
+			continue
+		}
+		entries, err := os.ReadDir(path)
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			full := filepath.Join(path, e.Name())
+			info, err := os.Stat(full)
+			one(full, info, err)
+		}
+	}
+	return b.String()
+}
+
+// watchSpace ends the running sessions when the store is about to be full: it
+// still has the room to seal their recordings.
+func (s *Server) watchSpace(ctx context.Context) {
+	ticker := time.NewTicker(spaceEvery)
+	defer ticker.Stop()
+	was := store.Plenty
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		space := s.cfg.Store.Space()
+		if space.Level != was {
+			s.log.Warn("recording store", "space", space.Level.String(), "free", space.Free, "used", space.Used)
+		}
+		if space.Level == store.Full && s.live.Len() > 0 {
+			s.live.Each(func(e liveEntry) bool {
+				if e.Session.Mode != string(access.BestEffort) && e.Session.Mode != string(access.Off) {
+					e.End(refusalOf(store.ErrFull).text)
+				}
+				return true
+			})
+		}
+		was = space.Level
+	}
+}
+
+// retain removes recordings that are older, or more, than the configuration
+// keeps.
+func (s *Server) retain(ctx context.Context) {
+	ticker := time.NewTicker(retainEvery)
+	defer ticker.Stop()
+	for {
+		c := s.settings.Load().config.Store
+		policy := store.Policy{For: c.RetainFor, Bytes: c.RetainBytes}
+		if policy != (store.Policy{}) {
+			removed, err := store.Retain(ctx, s.cfg.Store, policy, s.now())
+			if err != nil && ctx.Err() == nil {
+				s.log.Error("removing old recordings", "error", err)
+			}
+			for _, old := range removed {
+				_ = s.record(ctx, audit.Event{
+					Event: audit.EventRemove, User: "retention", SID: old.ID, Login: old.Login, Host: old.Host,
+					Reason: "retention", Path: old.Identity,
+				})
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
