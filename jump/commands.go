@@ -178,4 +178,3 @@ func adminCaller(uid uint32) console.Caller {
 	}
 	return console.Caller{Identity: "local:" + strings.TrimSpace(name), Client: "admin socket", Scope: access.All, Remove: true, Audit: true}
 }
-

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net"
 	"os"
@@ -26,6 +27,7 @@ import (
 	"github.com/fleetca/fleetca/jump"
 	"github.com/fleetca/fleetca/jump/access"
 	"github.com/fleetca/fleetca/jump/audit"
+	"github.com/fleetca/fleetca/jump/cast"
 	"github.com/fleetca/fleetca/jump/config"
 	"github.com/fleetca/fleetca/jump/replay"
 	"github.com/fleetca/fleetca/jump/store"
@@ -491,12 +493,12 @@ func (w *world) raw(id string) string {
 }
 
 // events are the audit events of a kind.
-func (w *world) events(kind string) []store.AuditRecord {
+func (w *world) events(kind string) []audit.Record {
 	w.t.Helper()
 	if err := w.audit.Sync(context.Background()); err != nil {
 		w.t.Fatal(err)
 	}
-	var out []store.AuditRecord
+	var out []audit.Record
 	for r, err := range w.audit.Query(context.Background(), store.AuditQuery{Event: kind}) {
 		if err != nil {
 			w.t.Fatal(err)
@@ -504,4 +506,30 @@ func (w *world) events(kind string) []store.AuditRecord {
 		out = append(out, r)
 	}
 	return out
+}
+
+// recorded are the events of a session.
+func (w *world) recorded(id string) iter.Seq[cast.Event] {
+	return func(yield func(cast.Event) bool) {
+		for e, err := range replay.Events(context.Background(), w.store, id) {
+			if err != nil {
+				w.t.Errorf("recording of %s: %v", id, err)
+				return
+			}
+			if !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// typed is the recorded input.
+func (w *world) typed(id string) string {
+	var b strings.Builder
+	for e := range w.recorded(id) {
+		if e.Kind == cast.Input {
+			b.Write(e.Data)
+		}
+	}
+	return b.String()
 }

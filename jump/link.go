@@ -38,7 +38,7 @@ type link struct {
 
 	noMore atomic.Bool // the client said no-more-sessions@openssh.com
 	grants grants
-	active counter     // sessions and forwardings that run
+	active counter // sessions and forwardings that run
 
 	mu      sync.Mutex
 	agents  []ssh.Conn // connections on which the client offered its agent

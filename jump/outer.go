@@ -2,7 +2,6 @@ package jump
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net"
 	"strings"
@@ -104,8 +103,8 @@ func (s *Server) loginFailed(ctx context.Context, a *authenticator, login string
 	s.log.Warn("login refused", "client", a.client.String(), "code", refused.code, "reason", terminal.Clean(refused.text))
 	no := false
 	e := audit.Event{
-		Event: "auth", Login: login, Success: &no, Error: refused.text, Reason: refused.code,
-		AddrLocal: conn.LocalAddr().String(), AddrRemote: a.client.String(),
+		Event: "auth", Login: login, Success: &no, Error: refused.text, Code: refused.code,
+		LocalAddr: conn.LocalAddr().String(), RemoteAddr: a.client.String(),
 	}
 	if a.want != nil {
 		e.User = a.want.identity
@@ -165,8 +164,8 @@ func (s *Server) loggedIn(ctx context.Context, who *person, conn ssh.ConnMetadat
 	yes := true
 	return s.record(ctx, audit.Event{
 		Event: "auth", User: who.identity, Login: login, Success: &yes, Connection: id,
-		AddrLocal: conn.LocalAddr().String(), AddrRemote: who.client.String(),
-		CertSerial: who.cert.Serial, CertCA: ssh.FingerprintSHA256(who.cert.SignatureKey),
+		LocalAddr: conn.LocalAddr().String(), RemoteAddr: who.client.String(),
+		Serial: who.cert.Serial, CA: ssh.FingerprintSHA256(who.cert.SignatureKey),
 	})
 }
 
@@ -299,7 +298,7 @@ func (o *outer) refuse(ctx context.Context, host, login string, r *refusal) *ref
 	o.log.Warn("refused", "host", terminal.Clean(host), "login", terminal.Clean(login), "code", r.code, "reason", terminal.Clean(r.text))
 	_ = o.server.record(ctx, audit.Event{
 		Event: "session.reject", User: o.who.identity, Login: login, Host: host, Connection: o.id,
-		AddrRemote: o.who.client.String(), Reason: r.code, Error: r.text,
+		RemoteAddr: o.who.client.String(), Code: r.code, Error: r.text,
 	})
 	return r
 }
@@ -377,4 +376,3 @@ func (s *Server) endConnection(o *outer, reason string) {
 	// Sessions close by themselves once their recordings are sealed.
 	time.AfterFunc(sealTime, func() { _ = o.conn.Close() })
 }
-
