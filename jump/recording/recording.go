@@ -1,18 +1,21 @@
 // Package recording turns what happens in a session into the blocks of a
-// recording and hands them to the store.
+// recording (jump/cast) and hands them to a store (jump/store).
 //
 // It never queues without bound: who is ahead of the store waits. In mode
 // strict it refuses to go on when the store does not take the blocks. It does
-// not keep the content of copied files, nor the input of a person unless it is
-// told to.
+// not keep the content of copied files, nor what a person types unless it is
+// told to, and it takes no command for a file copy by its first word: the whole
+// line must be one, and the bytes that pass must be of that protocol.
 package recording
 
 import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
+	"github.com/fleetca/fleetca/jump/cast"
 	"github.com/fleetca/fleetca/jump/store"
 	"github.com/fleetca/fleetca/jump/transfer"
 )
@@ -35,7 +38,18 @@ type Error struct {
 }
 
 func (e *Error) Error() string { return e.Text }
+
+// Unwrap returns what the store said.
 func (e *Error) Unwrap() error { return e.Err }
+
+// failure makes an Error of what the store said.
+func failure(err error) *Error {
+	text := "recording store failed"
+	if errors.Is(err, store.ErrFull) {
+		text = "recording store full"
+	}
+	return &Error{Text: text, Err: err}
+}
 
 // Config is what recordings share. It is not changed after New.
 type Config struct {
@@ -47,29 +61,47 @@ type Config struct {
 	// store; 100 ms if zero.
 	Every time.Duration
 	// Buffer is how many bytes a session may be ahead of what the store has
-	// committed; 1 MiB if zero.
+	// committed, counting 32 for each event besides its data; 1 MiB if zero.
 	Buffer int
 	// MaxStream is how many bytes of each stream of a command are kept; 4 MiB
 	// if zero.
 	MaxStream uint64
 	// Software is written into each recording.
 	Software string
-	// Log is told of failures in mode best_effort; discarded if nil.
+	// Log is told of the failures that don't end a session; nothing is logged
+	// if nil.
 	Log *slog.Logger
 }
 
-// Recorder starts recordings.
-type Recorder struct{}
+// Recorder starts recordings. It is safe for concurrent use.
+type Recorder struct{ c Config }
 
 // New returns a recorder.
-func New(c Config) *Recorder { return &Recorder{} }
+func New(c Config) *Recorder {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Every <= 0 {
+		c.Every = 100 * time.Millisecond
+	}
+	if c.Buffer <= 0 {
+		c.Buffer = 1 << 20
+	}
+	if c.MaxStream == 0 {
+		c.MaxStream = 4 << 20
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Recorder{c: c}
+}
 
 // Options describe one session.
 type Options struct {
-	// Session is the index entry. ID is made if empty, Started is now if zero.
-	// Kind decides what is kept.
+	// Session is the index entry. ID is made if empty, Started is now if zero,
+	// Mode and State are set. Kind decides what is kept.
 	Session store.Session
-	// Mode is Strict, BestEffort or Off; nothing else is taken for one of them.
+	// Mode is Strict, BestEffort or Off; anything else is refused.
 	Mode string
 	// Input says whether what the person types, or pipes into a command, is
 	// kept too.
@@ -80,42 +112,92 @@ type Options struct {
 	Command []byte
 	// SCP is the parsed command of a session of kind scp.
 	SCP *transfer.SCP
-	// OnFile is told of each operation on a file, in every mode, from the
-	// goroutine whose bytes completed it. It must not call the recording.
+	// OnFile is told of each operation on a file, in every mode, in the
+	// goroutine whose bytes completed it. It may block, which holds the bytes
+	// up, and must not call the recording.
 	OnFile func(transfer.Operation)
-}
-
-// Start begins a recording. ctx bounds Start only. Close must be called.
-func (r *Recorder) Start(ctx context.Context, o Options) (*Recording, error) {
-	return nil, errors.New("unfinished")
 }
 
 // Recording is one session's. Its methods are safe for concurrent use; events
 // are kept in the order of the calls. They wait while the store is too far
-// behind and return at once when the recording fails or is closed.
-type Recording struct{}
+// behind, and return at once, with the reason, when the recording has failed or
+// is closed.
+type Recording struct {
+	c       Config
+	mode    string
+	started time.Time
+	streams streams
+
+	begun   chan struct{}      // something is to be written
+	plenty  chan struct{}      // and is worth a block already
+	closing chan struct{}      // closed by Close
+	failed  chan struct{}      // closed with err
+	done    chan struct{}      // closed when the writer has ended
+	cancel  context.CancelFunc // of the writer
+
+	writer writer // belongs to the writer goroutine
+
+	mu         sync.Mutex
+	closed     bool          // no call is taken any more
+	err        error         // strict: why the recording has failed
+	pending    *queue        // events that are in no block yet; nil if there are none
+	ahead      int           // what they and the blocks that are not committed cost
+	waiting    int           // calls that wait for room
+	change     chan struct{} // closed when one of the above changed; nil if nobody waits
+	latest     time.Duration // time of the last event
+	unsaved    []*batch      // what is not committed, in order
+	failing    error         // why the store did not take something of it
+	gap        *gap          // best effort: what is not recorded just now
+	exit       Exit
+	session    store.Session
+	indexed    time.Time // when the index entry was last given to the store
+	indexSaved bool      // and whether the store has it
+	hash       string
+	sealing    error // what came of the seal, once done is closed
+}
+
+// gap is a time of which nothing is recorded.
+type gap struct {
+	from   time.Duration
+	reason string
+	bytes  uint64
+}
 
 // ID is that of the session.
-func (r *Recording) ID() string { return "" }
+func (r *Recording) ID() string { return r.session.ID }
 
 // Output records bytes that the host wrote to its standard output, or to the
 // terminal. They may go to the client when it returned nil.
-func (r *Recording) Output(p []byte) error { return nil }
+func (r *Recording) Output(p []byte) error { return r.streams.stdout.take(r, p) }
 
 // Stderr is Output for the standard error.
-func (r *Recording) Stderr(p []byte) error { return nil }
+func (r *Recording) Stderr(p []byte) error { return r.streams.stderr.take(r, p) }
 
-// Input records bytes from the client.
-func (r *Recording) Input(p []byte) error { return nil }
+// Input records bytes from the client, or counts them only. They may go to the
+// host when it returned nil.
+func (r *Recording) Input(p []byte) error { return r.streams.stdin.take(r, p) }
 
 // Resize records a new size of the terminal.
-func (r *Recording) Resize(columns, rows uint32) error { return nil }
+func (r *Recording) Resize(columns, rows uint32) error {
+	return r.event(cast.Resize, cast.ResizeData(columns, rows))
+}
+
+// maxSignal is longer than any signal's name; a client may send longer ones.
+const maxSignal = 256
 
 // Signal records a signal that the client sent (RFC 4254 §6.9), such as "INT".
-func (r *Recording) Signal(name string) error { return nil }
+func (r *Recording) Signal(name string) error {
+	return r.event(cast.Signal, []byte(name[:min(len(name), maxSignal)]))
+}
 
-// Note records anything else worth knowing; v is stored as JSON.
-func (r *Recording) Note(kind string, v any) error { return nil }
+// Note records anything else worth knowing: a JSON object of kind and value.
+func (r *Recording) Note(kind string, v any) error {
+	data, err := noteData(kind, v)
+	if err != nil {
+		return err
+	}
+	return r.event(cast.Note, data)
+}
 
 // Forward is a forwarding that has ended.
 type Forward struct {
@@ -129,7 +211,16 @@ type Forward struct {
 }
 
 // Forward records a forwarding.
-func (r *Recording) Forward(f Forward) error { return nil }
+func (r *Recording) Forward(f Forward) error {
+	for _, s := range []*string{&f.Kind, &f.From, &f.To, &f.Error} {
+		*s = cut(*s, maxText)
+	}
+	data, err := marshal(f)
+	if err != nil {
+		return err
+	}
+	return r.event(cast.Forward, data)
+}
 
 // Exit is how the session's program ended.
 type Exit struct {
@@ -139,23 +230,38 @@ type Exit struct {
 	Message string
 }
 
-// Exit says how the program ended; the last call counts.
-func (r *Recording) Exit(e Exit) {}
+// Exit says how the program ended; the last call before Close counts.
+func (r *Recording) Exit(e Exit) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closed {
+		r.exit = e
+	}
+}
 
 // Failed is closed when a strict recording can't go on; Err says why.
-func (r *Recording) Failed() <-chan struct{} { return nil }
+func (r *Recording) Failed() <-chan struct{} { return r.failed }
 
-// Err is nil while the recording is well. It is an *Error after Failed.
-func (r *Recording) Err() error { return nil }
+// Err is nil until Failed is closed, and then an *Error.
+func (r *Recording) Err() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
 
-// Close ends and seals the recording. reason says why the session ended, if not
-// by itself. It waits until the seal is durable, or ctx ends. The error says
-// that the recording is not sealed.
-func (r *Recording) Close(ctx context.Context, reason string) error { return nil }
+// Session is the index entry with its totals so far; they are final after
+// Close.
+func (r *Recording) Session() store.Session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.session
+}
 
-// Session is the index entry with its totals, final after Close.
-func (r *Recording) Session() store.Session { return store.Session{} }
-
-// Hash is the SHA-256, in hex, of the sealing block, which holds the chain of
-// all before; empty before Close, or if it isn't sealed.
-func (r *Recording) Hash() string { return "" }
+// Hash is the hash of the sealing block, in hex. It stands for the whole
+// recording, so it belongs into the audit. It is empty before Close, and if the
+// recording isn't sealed.
+func (r *Recording) Hash() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.hash
+}

@@ -1,0 +1,140 @@
+package recording
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fleetca/fleetca/cmd/terminal"
+	"github.com/fleetca/fleetca/jump/cast"
+	"github.com/fleetca/fleetca/jump/store"
+)
+
+// maxText bounds text of clients and hosts in events that are JSON, where each
+// byte may need six.
+const maxText = 2 << 10
+
+// Start begins a recording: the index entry and the first block, with the
+// header and the command, are given to the store. In mode strict an error says
+// that the store does not take them; it is an *Error then. ctx bounds Start
+// only. Close must be called.
+func (r *Recorder) Start(ctx context.Context, o Options) (*Recording, error) {
+	switch {
+	case r.c.Store == nil:
+		return nil, errors.New("starting a recording: Store not set")
+	case o.Mode != Strict && o.Mode != BestEffort && o.Mode != Off:
+		return nil, fmt.Errorf("starting a recording: unknown mode %q", o.Mode)
+	}
+	s := o.Session
+	if s.Started.IsZero() {
+		s.Started = r.c.Now()
+	}
+	if s.ID == "" {
+		s.ID = store.NewID(s.Started)
+	}
+	if s.Command == "" {
+		s.Command = terminal.Clean(cut(string(o.Command), maxText))
+	}
+	s.Mode, s.State = o.Mode, store.Open
+	// The writer outlives Start's caller: Close ends it.
+	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	rec := &Recording{
+		c: r.c, mode: o.Mode, started: s.Started, session: s, cancel: cancel,
+		begun: make(chan struct{}, 1), plenty: make(chan struct{}, 1),
+		closing: make(chan struct{}), failed: make(chan struct{}), done: make(chan struct{}),
+	}
+	if err := rec.streams.init(rec, o); err != nil {
+		cancel()
+		return nil, fmt.Errorf("starting a recording: %w", err)
+	}
+	if err := rec.open(ctx, o); err != nil {
+		cancel()
+		return nil, err
+	}
+	go rec.run(background)
+	return rec, nil
+}
+
+// open writes what comes first.
+func (r *Recording) open(ctx context.Context, o Options) error {
+	first := &batch{}
+	if r.mode == Off {
+		r.unsaved = []*batch{first}
+	} else {
+		if err := r.header(o); err != nil {
+			return fmt.Errorf("starting a recording: %w", err)
+		}
+		var err error
+		if first, err = r.block(0); err != nil {
+			return fmt.Errorf("starting a recording: %w", err)
+		}
+	}
+	first.index = true
+	if r.mode != Strict {
+		// Who may go on without a recording doesn't wait long for it.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
+	err := r.write(ctx, first, false)
+	if err == nil || r.mode != Strict {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("starting a recording: %w", err)
+	}
+	return failure(err)
+}
+
+func (r *Recording) header(o Options) error {
+	s := r.session
+	r.writer.encoder = cast.NewEncoder(cast.Header{
+		Session: s.ID, Identity: s.Identity, Login: s.Login, Host: s.Host, Client: s.Client,
+		ServerID: s.ServerID, Started: s.Started, Kind: string(s.Kind), Mode: o.Mode, Term: o.Term,
+		Columns: s.Columns, Rows: s.Rows, Input: o.Input, Software: r.c.Software,
+	})
+	if o.Command == nil {
+		return nil
+	}
+	return r.writer.encoder.Add(cast.Event{At: r.now(), Kind: cast.Command, Data: o.Command})
+}
+
+// now is the time since the start, which never goes back. r.mu is held, or
+// nobody else has r yet.
+func (r *Recording) now() time.Duration {
+	r.latest = max(r.latest, r.c.Now().Sub(r.started))
+	return r.latest
+}
+
+// Close ends and seals the recording. reason says why the session ended, if not
+// by itself. It waits until the seal is durable or ctx ends; the error says that
+// the recording has no seal, which is also so if it failed before and the store
+// still doesn't take what was recorded until then. Calls that wait for room
+// return ErrClosed.
+func (r *Recording) Close(ctx context.Context, reason string) error {
+	// An ended ctx ends the writer, even in the middle of a write.
+	stop := context.AfterFunc(ctx, r.cancel)
+	defer stop()
+	r.mu.Lock()
+	first := !r.closed
+	r.closed = true
+	r.broadcast()
+	if first {
+		r.session.Reason = reason
+		if reason == "" && r.err != nil {
+			r.session.Reason = r.err.Error()
+		}
+		if r.gap != nil {
+			r.markGap()
+		}
+	}
+	r.mu.Unlock()
+	if first {
+		r.streams.close(r)
+		close(r.closing)
+	}
+	<-r.done
+	r.cancel()
+	return r.sealing
+}

@@ -1,0 +1,312 @@
+package recording
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"hash"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fleetca/fleetca/jump/cast"
+	"github.com/fleetca/fleetca/jump/store"
+	"github.com/fleetca/fleetca/jump/transfer"
+)
+
+// headSize is how much of a stream is held while it is taken for a file copy,
+// to be recorded if it turns out to be none. What isn't one mostly shows in its
+// first bytes: a greeting, an error message.
+const headSize = 16 << 10
+
+// streams are what passes through a session, and what is kept of it.
+type streams struct {
+	stdin, stdout, stderr stream
+	// parser follows a file copy; nil for other kinds.
+	parser *parser
+	// fell says that the bytes were not what the command promised: the session
+	// is an ordinary command from then on.
+	fell atomic.Bool
+}
+
+// parser is a transfer.SCPParser or SFTPParser.
+type parser struct {
+	fromClient, fromHost func([]byte) error
+	close                func()
+	name                 string
+}
+
+// stream is one direction of a session's bytes.
+type stream struct {
+	name string
+	kind cast.Kind
+
+	mu    sync.Mutex
+	state state
+	limit uint64 // bytes that are kept
+	bytes uint64
+	kept  uint64
+	hash  hash.Hash // of all bytes; nil if nobody asks for it
+	head  []byte    // the first bytes, while it is not known what they are
+}
+
+// state is what a stream is taken for.
+type state int
+
+const (
+	plainly state = iota // kept up to the limit, counted, digested
+	parsed               // a file copy, which streams.parser follows
+	counted              // rsync or git, if its first bytes say so
+)
+
+var errNoCommand = errors.New("a session of kind scp needs the command")
+
+// init decides what is kept.
+func (s *streams) init(r *Recording, o Options) error {
+	s.stdin = stream{name: "stdin", kind: cast.Input}
+	s.stdout = stream{name: "stdout", kind: cast.Output}
+	s.stderr = stream{name: "stderr", kind: cast.Stderr}
+	if o.Session.Kind == store.KindTerminal {
+		s.stdout.limit, s.stderr.limit = math.MaxUint64, math.MaxUint64
+		if o.Input {
+			s.stdin.limit = math.MaxUint64
+		}
+		return nil
+	}
+	if o.Session.Kind == store.KindForward {
+		return nil // its endpoints and bytes come by Forward
+	}
+	s.stdout.limit, s.stderr.limit = r.c.MaxStream, r.c.MaxStream
+	if o.Input {
+		s.stdin.limit = r.c.MaxStream
+	}
+	for _, one := range s.all() {
+		one.hash = sha256.New()
+	}
+	emit := func(op transfer.Operation) { r.file(op, o.OnFile) }
+	switch o.Session.Kind {
+	case store.KindSCP:
+		if o.SCP == nil {
+			return errNoCommand
+		}
+		p := transfer.NewSCPParser(*o.SCP, emit)
+		s.parser = &parser{p.FromClient, p.FromHost, p.Close, "scp"}
+	case store.KindSFTP:
+		p := transfer.NewSFTPParser(emit)
+		s.parser = &parser{p.FromClient, p.FromHost, p.Close, "sftp"}
+	default:
+		if countOnly(o.Command) {
+			s.stdin.state, s.stdout.state = counted, counted
+		}
+		return nil
+	}
+	s.stdin.state, s.stdout.state = parsed, parsed
+	return nil
+}
+
+func (s *streams) all() []*stream { return []*stream{&s.stdin, &s.stdout, &s.stderr} }
+
+// take records bytes of a stream, as what it is taken for.
+func (s *stream) take(r *Recording, p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := r.refuses(); err != nil {
+		return err
+	}
+	switch s.state {
+	case parsed:
+		if s.follow(r, p) {
+			s.remember(p)
+			// What was done to files may not have been recorded.
+			return r.refuses()
+		}
+		if err := s.reveal(r); err != nil {
+			return err
+		}
+	case counted:
+		if s.looksCounted(r, p) {
+			s.remember(p)
+			return nil
+		}
+		if err := s.reveal(r); err != nil {
+			return err
+		}
+	case plainly:
+	}
+	return s.record(r, p)
+}
+
+// refuses is why a call that records nothing by itself is refused.
+func (r *Recording) refuses() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.refusal()
+}
+
+// follow lets the parser see bytes. False says that they, or others before, are
+// not of its protocol.
+func (s *stream) follow(r *Recording, p []byte) bool {
+	if r.streams.fell.Load() {
+		return false
+	}
+	parser := r.streams.parser
+	see := parser.fromHost
+	if s.kind == cast.Input {
+		see = parser.fromClient
+	}
+	err := see(p)
+	if err == nil {
+		return true
+	}
+	if r.fallBack("this is not " + parser.name + ": " + err.Error()) {
+		parser.close() // tells of files that were begun
+	}
+	return false
+}
+
+// looksCounted says whether the host's first bytes are of a protocol that is
+// only counted; what the client sends is what the host's bytes are.
+func (s *stream) looksCounted(r *Recording, p []byte) bool {
+	if r.streams.fell.Load() {
+		return false
+	}
+	if s.kind == cast.Input || s.bytes >= sniffSize {
+		return true
+	}
+	start := append(s.head[:len(s.head):len(s.head)], p[:min(len(p), sniffSize)]...)
+	if sniff(start) {
+		return true
+	}
+	r.fallBack("this is neither rsync nor git")
+	return false
+}
+
+// fallBack makes the session one of a command; false if it is one already.
+func (r *Recording) fallBack(why string) bool {
+	if !r.streams.fell.CompareAndSwap(false, true) {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.session.Kind = store.KindCommand
+	r.indexed = time.Time{} // the index is told with the next block
+	data, err := noteData("recorded_as_command", cut(why, maxText))
+	if err == nil { // text always is JSON
+		_, _ = r.put(cast.Note, data) // the call that follows tells of failures
+	}
+	return true
+}
+
+// remember counts bytes and holds the first of them.
+func (s *stream) remember(p []byte) {
+	s.bytes += uint64(len(p))
+	if room := headSize - len(s.head); room > 0 {
+		s.head = append(s.head, p[:min(len(p), room)]...)
+	}
+}
+
+// reveal records the bytes that were held.
+func (s *stream) reveal(r *Recording) error {
+	kept, err := r.bytes(s.kind, s.settle())
+	s.kept += kept
+	return err
+}
+
+// settle makes it a plain stream and returns what is to be kept of the bytes
+// that were held. If there were more of them, their digest is lost.
+func (s *stream) settle() []byte {
+	head := s.head
+	s.state, s.head = plainly, nil
+	if s.bytes > uint64(len(head)) {
+		s.hash = nil
+	} else {
+		s.hash.Write(head)
+	}
+	return head[:min(uint64(len(head)), s.limit)]
+}
+
+// record keeps what is within the limit, and counts and digests the rest.
+func (s *stream) record(r *Recording, p []byte) error {
+	if r.mode == Off {
+		return nil
+	}
+	keep := p[:min(uint64(len(p)), s.limit-min(s.bytes, s.limit))]
+	s.bytes += uint64(len(p))
+	if s.hash != nil {
+		s.hash.Write(p)
+	}
+	kept, err := r.bytes(s.kind, keep)
+	s.kept += kept
+	return err
+}
+
+// summary is the Stream event of what passed.
+func (s *stream) summary() ([]byte, error) {
+	sum := cast.StreamSummary{Stream: s.name, Bytes: s.bytes, Kept: s.kept}
+	if s.state == plainly && s.hash != nil {
+		sum.SHA256 = hex.EncodeToString(s.hash.Sum(nil))
+	}
+	return marshal(sum)
+}
+
+// close records what is known at the end. The recording takes no other calls
+// any more; those that waited are leaving.
+func (s *streams) close(r *Recording) {
+	if s.parser != nil && !s.fell.Load() {
+		s.parser.close()
+	}
+	for _, one := range s.all() {
+		one.mu.Lock()
+		defer one.mu.Unlock()
+	}
+	if r.mode == Off {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if out := &s.stdout; out.state == counted && out.bytes > 0 && out.bytes < sniffSize {
+		s.fell.Store(true)
+	}
+	for _, one := range s.all() {
+		if one.state != plainly && s.fell.Load() {
+			head := one.settle()
+			r.append(one.kind, head)
+			one.kept += uint64(len(head))
+		}
+		if one.hash == nil && one.bytes == one.kept {
+			continue // kept whole, or nothing
+		}
+		if data, err := one.summary(); err == nil { // numbers always are JSON
+			r.append(cast.Stream, data)
+		}
+	}
+}
+
+// file records an operation on a file and tells who wants to know.
+func (r *Recording) file(op transfer.Operation, tell func(transfer.Operation)) {
+	if tell != nil {
+		tell(op)
+	}
+	data, err := marshal(op)
+	if err != nil {
+		// A path that no host would take. Its beginning tells enough.
+		op.Path, op.Target = cut(op.Path, maxText), cut(op.Target, maxText)
+		op.Result = cut(op.Result, maxText)
+		if data, err = marshal(op); err != nil {
+			return
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.mode == Off:
+	case r.closed:
+		r.append(cast.File, data) // begun and not ended: a bounded number
+	default:
+		_, _ = r.put(cast.File, data) // the call that gave the bytes tells of failures
+	}
+}

@@ -1,0 +1,240 @@
+package recording
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/fleetca/fleetca/jump/cast"
+	"github.com/fleetca/fleetca/jump/store"
+)
+
+const (
+	// retryEvery is how often a best-effort recording tries again to write
+	// what the store did not take.
+	retryEvery = time.Second
+	// indexEvery is how old the totals in the index may become while there is
+	// output.
+	indexEvery = time.Minute
+)
+
+// writer is what the goroutine that writes has to itself.
+type writer struct {
+	encoder *cast.Encoder // nil in mode off
+
+	// What was logged last, so that only changes are.
+	failing bool
+	gaps    uint32
+}
+
+// batch is on its way to the store. It is kept until the store has it, so that
+// it can be written again.
+type batch struct {
+	blocks []store.Block // none: only the index entry
+	cost   int           // what their events counted for
+	index  bool          // it carries the index entry
+	flying bool          // the store has taken it but not committed it
+}
+
+// run is the writer goroutine: it waits for events, and then for more of them,
+// and makes blocks.
+func (r *Recording) run(ctx context.Context) {
+	defer close(r.done)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-r.begun:
+		case <-r.closing:
+			r.sealing = r.seal(ctx)
+			return
+		}
+		delay, plenty := r.patience()
+		timer.Reset(delay)
+		select {
+		case <-plenty:
+		case <-timer.C:
+		case <-r.closing:
+		}
+		timer.Stop()
+		r.flush(ctx)
+		r.report()
+	}
+}
+
+// patience is how long to wait for more, and what ends that wait early: a store
+// that just failed gets its time even if there is much to write.
+func (r *Recording) patience() (time.Duration, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failing != nil {
+		return retryEvery, nil
+	}
+	return r.c.Every, r.plenty
+}
+
+// flush writes what is pending; but first what the store did not take before.
+func (r *Recording) flush(ctx context.Context) {
+	r.mu.Lock()
+	err := r.err
+	var again []*batch
+	for _, b := range r.unsaved {
+		if !b.flying {
+			again = append(again, b)
+		}
+	}
+	r.mu.Unlock()
+	if err != nil {
+		return // Close writes what there is
+	}
+	for _, b := range again {
+		if r.write(ctx, b, false) != nil {
+			return // which has seen to it that this is tried again
+		}
+	}
+	r.encode(func(b *batch) error { return r.write(ctx, b, false) })
+}
+
+// encode turns what is pending into blocks and hands them on. After an error
+// the rest still becomes blocks, for a later try.
+func (r *Recording) encode(hand func(*batch) error) {
+	r.mu.Lock()
+	q := r.pending
+	r.pending = nil
+	r.mu.Unlock()
+	if q == nil {
+		return
+	}
+	defer q.release()
+	cost, begin := 0, 0
+	var err error
+	for i, e := range q.events {
+		data := q.data[begin:e.end]
+		begin = e.end
+		cost += len(data) + eventCost
+		if err := r.writer.encoder.Add(cast.Event{At: e.at, Kind: e.kind, Data: data}); err != nil {
+			r.lost(cost, fmt.Errorf("recording an event: %w", err))
+			return
+		}
+		if r.writer.encoder.Pending() < cast.GoodBlock && i < len(q.events)-1 {
+			continue
+		}
+		b, blockErr := r.block(cost)
+		if blockErr != nil {
+			r.lost(cost, blockErr)
+			return
+		}
+		cost = 0
+		if err == nil {
+			err = hand(b)
+		}
+	}
+}
+
+// lost says that events can't be encoded, which no store is to blame for.
+func (r *Recording) lost(cost int, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ahead -= cost
+	r.fail(err)
+}
+
+// block makes a block of what the encoder holds, and counts it.
+func (r *Recording) block(cost int) (*batch, error) {
+	raw := r.writer.encoder.Pending()
+	data, err := r.writer.encoder.Block()
+	if err != nil {
+		return nil, fmt.Errorf("making a block: %w", err)
+	}
+	return r.keep(data, raw, cost), nil
+}
+
+// keep counts a block and keeps it until it is saved.
+func (r *Recording) keep(data []byte, raw, cost int) *batch {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := &batch{cost: cost, blocks: []store.Block{{
+		Session: r.session.ID, Number: r.session.Blocks, Raw: uint32(raw), Data: data, Time: r.c.Now(),
+	}}}
+	r.session.Blocks++
+	r.session.Bytes += uint64(raw)
+	r.session.StoredBytes += uint64(len(data))
+	r.unsaved = append(r.unsaved, b)
+	return b
+}
+
+// write gives a batch to the store.
+func (r *Recording) write(ctx context.Context, b *batch, closing bool) error {
+	r.mu.Lock()
+	out := store.Batch{
+		Blocks: b.blocks, Closing: closing,
+		Soon: closing || r.waiting > 0 || r.ahead > r.c.Buffer/2,
+	}
+	now := r.c.Now()
+	if b.index || !closing && now.Sub(r.indexed) >= indexEvery {
+		b.index, r.indexed = true, now
+		out.Sessions = []store.Session{r.session}
+	}
+	b.flying = true
+	r.mu.Unlock()
+	err := r.c.Store.Write(ctx, out, func(err error) { r.committed(b, err) })
+	if err != nil {
+		r.committed(b, err)
+	}
+	return err
+}
+
+// committed is told by the store what became of a batch.
+func (r *Recording) committed(b *batch, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b.flying = false
+	if err != nil {
+		r.fail(err)
+		return
+	}
+	r.indexSaved = r.indexSaved || b.index
+	r.unsaved = slices.DeleteFunc(r.unsaved, func(other *batch) bool { return other == b })
+	r.ahead -= b.cost
+	if !slices.ContainsFunc(r.unsaved, func(b *batch) bool { return !b.flying }) {
+		r.failing = nil
+	}
+	r.broadcast()
+}
+
+// fail says that the store did not take something. r.mu is held.
+func (r *Recording) fail(err error) {
+	r.failing = err
+	switch {
+	case r.closed: // the seal says what came of it
+	case r.mode != Strict:
+		signal(r.begun) // to be tried again
+	case r.err == nil:
+		r.err = failure(err)
+		close(r.failed)
+	}
+	r.broadcast()
+}
+
+// report logs what changed in a recording that goes on without its store.
+func (r *Recording) report() {
+	if r.mode == Strict {
+		return // whoever asks for it is told
+	}
+	r.mu.Lock()
+	failing, gaps := r.failing, r.session.Gaps
+	r.mu.Unlock()
+	w := &r.writer
+	log := r.c.Log.With("session", r.session.ID)
+	if failing != nil && !w.failing {
+		log.Warn("recording can't be written; the session goes on", "error", failing)
+	}
+	if failing == nil && w.failing {
+		log.Info("recording can be written again")
+	}
+	if gaps != w.gaps {
+		log.Warn("recording has gaps", "gaps", gaps)
+	}
+	w.failing, w.gaps = failing != nil, gaps
+}
