@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -132,8 +133,13 @@ type Config struct {
 // The relay is cut off when ctx ends, Data returns an error or a side floods it
 // with requests: nothing more is passed on and both channels are closed at once.
 // Relay returns the cause, as [context.Cause] has it.
+//
+// A peer that doesn't answer the close of its channel, as sshd does while a
+// program doesn't take the input that it was sent, keeps Relay from returning
+// until its connection ends, or until the relay is cut off and
+// [Channel.Conn] is closed.
 func Relay(ctx context.Context, down, up Channel, c Config) error {
-	return errors.New("not built yet")
+	return newRelay(down, up, c, 2, true).run(ctx)
 }
 
 // Copy pumps a channel that carries only bytes: direct-tcpip, forwarded-tcpip,
@@ -142,17 +148,192 @@ func Relay(ctx context.Context, down, up Channel, c Config) error {
 // be nil and is as [Config.Data]. Of requests only keepalive@openssh.com is
 // passed on; extended data, which such channels don't have, is never read.
 func Copy(ctx context.Context, down, up Channel, data func(from Side, p []byte) error) error {
-	return errors.New("not built yet")
+	c := Config{Request: func(_ context.Context, _ Side, r *ssh.Request) Verdict {
+		if r.Type == TypeKeepAlive {
+			return Verdict{Action: Pass}
+		}
+		return Verdict{}
+	}}
+	if data != nil {
+		c.Data = func(from Side, _ bool, p []byte) error { return data(from, p) }
+	}
+	return newRelay(down, up, c, 1, false).run(ctx)
 }
 
-// Requests passes the global requests of one connection to the other, in order
-// and with their answers, as decide says; nil refuses all. It returns nil when
-// from is closed, which x/crypto/ssh does when the connection has ended.
-//
-// It also returns when ctx ends, with its cause, and with [ErrTooManyRequests]
-// when from floods it. The caller must then close the connection of from, whose
-// requests nobody receives any more. A request that to has not answered by then
-// is waited for; after 5 s to is closed.
-func Requests(ctx context.Context, from <-chan *ssh.Request, to ssh.Conn, decide func(*ssh.Request) Verdict) error {
-	return errors.New("not built yet")
+// defaultWait is what Linger and Grace are if unset.
+const defaultWait = 5 * time.Second
+
+// errLost cuts off a relay whose client's connection broke, as seen by a write.
+var errLost = errors.New("the client's connection is lost")
+
+// relay is the state of one [Relay] or [Copy].
+type relay struct {
+	config   Config
+	ends     [2]*end
+	streams  int  // 2 with standard error
+	programs bool // whether a request starts what reads and writes the bytes
+	// started is closed when the request that starts the program was answered.
+	// Only the goroutine that handles the client's requests closes it.
+	started chan struct{}
+	cancel  context.CancelCauseFunc
+	running sync.WaitGroup
+}
+
+// end is the channel of one side.
+type end struct {
+	Channel
+	side Side
+	// streams are standard output and input, and standard error.
+	streams [2]io.ReadWriter
+	// writing has a place for who writes to a stream: x/crypto/ssh takes one
+	// writer at a time.
+	writing [2]chan struct{}
+	// closed is closed when the peer has closed the channel or its connection
+	// is lost.
+	closed chan struct{}
+}
+
+func newRelay(down, up Channel, c Config, streams int, programs bool) *relay {
+	if c.Buffer <= 0 {
+		c.Buffer = defaultBuffer
+	}
+	if c.Linger <= 0 {
+		c.Linger = defaultWait
+	}
+	if c.Grace <= 0 {
+		c.Grace = defaultWait
+	}
+	return &relay{
+		config: c, streams: streams, programs: programs,
+		ends:    [2]*end{newEnd(Downstream, down), newEnd(Upstream, up)},
+		started: make(chan struct{}),
+	}
+}
+
+func newEnd(side Side, c Channel) *end {
+	return &end{
+		Channel: c, side: side,
+		streams: [2]io.ReadWriter{c.Channel, c.Stderr()},
+		writing: [2]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)},
+		closed:  make(chan struct{}),
+	}
+}
+
+func (r *relay) run(ctx context.Context) error {
+	ctx, r.cancel = context.WithCancelCause(ctx)
+	defer r.cancel(nil)
+	cut := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(cut)
+		r.cut(context.Cause(ctx))
+	})
+	for _, from := range []Side{Downstream, Upstream} {
+		newFlow(r, from).start(ctx)
+	}
+	r.running.Wait()
+	if stop() {
+		return nil
+	}
+	<-cut
+	if cause := context.Cause(ctx); !errors.Is(cause, errLost) {
+		return cause
+	}
+	return nil
+}
+
+func (r *relay) isStarted() bool {
+	select {
+	case <-r.started:
+		return true
+	default:
+		return false
+	}
+}
+
+// cut closes both channels at once.
+func (r *relay) cut(cause error) {
+	var closing sync.WaitGroup
+	for _, e := range r.ends {
+		closing.Go(func() {
+			if e.side == Downstream {
+				e.tell(r.config, cause, &closing)
+			}
+			// A peer that reads nothing at all blocks even this.
+			closing.Go(func() { _ = e.Close() })
+			if !e.isClosedWithin(r.config.Grace) && e.Conn != nil {
+				_ = e.Conn.Close()
+			}
+		})
+	}
+	closing.Wait()
+}
+
+// tell gives the client the farewell, and the client time to take it.
+func (e *end) tell(c Config, cause error, telling *sync.WaitGroup) {
+	if c.Farewell == nil || errors.Is(cause, errLost) {
+		return
+	}
+	said := make(chan struct{})
+	telling.Go(func() {
+		defer close(said)
+		text := c.Farewell(cause)
+		if len(text) == 0 {
+			return
+		}
+		_ = e.write(1, text, nil)
+	})
+	timer := time.NewTimer(c.Grace)
+	defer timer.Stop()
+	select {
+	case <-said:
+	case <-e.closed:
+	case <-timer.C:
+	}
+}
+
+// write writes to a stream, unless allowed, if set, says no by then. x/crypto/ssh
+// sends no more than the peer's window lets it, so this may take for ever.
+func (e *end) write(stream int, p []byte, allowed func() error) error {
+	e.writing[stream] <- struct{}{}
+	defer func() { <-e.writing[stream] }()
+	if allowed != nil {
+		if err := allowed(); err != nil {
+			return err
+		}
+	}
+	_, err := e.streams[stream].Write(p)
+	return err
+}
+
+func (e *end) isClosed() bool {
+	select {
+	case <-e.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+func (e *end) isClosedWithin(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-e.closed:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// lost is called when the connection can't be written to. Most often it is at
+// its end, which is about to be seen by its reader too. If only one direction
+// is broken then nobody sees it, so the rest is closed as well. What a lost host
+// has sent before is still passed on.
+func (e *end) lost(r *relay) {
+	if e.side == Downstream {
+		r.cancel(errLost)
+	}
+	if e.Conn != nil {
+		_ = e.Conn.Close()
+	}
 }
