@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/fleetca/fleetca/ca/keyring"
+	"github.com/fleetca/fleetca/ca/krl"
 )
 
 var now = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
@@ -314,7 +315,6 @@ roles:
 
 func TestWarnings(t *testing.T) {
 	f := newFolder(t)
-	f.write(t, "odd.yaml", "all: {hosts: {odd: {ansible_connection: local}}}")
 	f.write(t, "none.yaml", "all: {hosts: {}}")
 	head, _, _ := strings.Cut(minimal, "roles:")
 	const role = "name: r, identities: a, logins: a, permit: all"
@@ -328,7 +328,6 @@ func TestWarnings(t *testing.T) {
 		{head + "roles: [{" + role + ", hosts: all, record_input: true, recording: off}]", "record_input: has no effect"},
 		{"accept_env: ['L*']\n" + minimal, `jump.yaml:1: accept_env: "L*" lets people set LD_PRELOAD`},
 		{"require_host_certificate: false\n" + minimal, "known_hosts: is missing"},
-		{strings.Replace(minimal, "hosts.yaml", "[hosts.yaml, odd.yaml]", 1), `inventory: host "odd" can't be used:`},
 		{strings.Replace(minimal, "hosts.yaml", "none.yaml", 1), "inventory: there is no host in it"},
 	} {
 		_, warnings := f.good(t, c.text)
@@ -375,6 +374,37 @@ func TestCertificate(t *testing.T) {
 				t.Errorf("got %q, want %q", warnings, c.warning)
 			}
 		})
+	}
+}
+
+func TestRevoked(t *testing.T) {
+	f := newFolder(t)
+	bad := f.key(t, "bad")
+	b := krl.Builder{Generated: now}
+	if err := b.Key(bad.PublicKey()); err != nil {
+		t.Fatal(err)
+	}
+	list, err := b.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"KRL": string(list), "list": certLine(bad.PublicKey())} {
+		f.write(t, "revoked", text)
+		c, warnings := f.good(t, "revoked_keys: revoked\n"+minimal)
+		if len(warnings) > 0 || !c.Revoked.Revoked(bad.PublicKey()) || c.Revoked.Revoked(f.user.PublicKey()) {
+			t.Errorf("%s: %q, %+v", name, warnings, c.Revoked)
+		}
+		if !slices.Contains(c.Files(), f.path("revoked")) {
+			t.Errorf("%s: nobody looks whether it changes: %q", name, c.Files())
+		}
+	}
+	f.write(t, "revoked", certLine(f.user.PublicKey()))
+	if _, warnings := f.good(t, "revoked_keys: revoked\n"+minimal); len(warnings) != 1 || !strings.Contains(warnings[0], "jump.yaml:5: user_cas: the key SHA256:") {
+		t.Errorf("a revoked CA: %q", warnings)
+	}
+	f.write(t, "revoked", "SSHKRL\n\x00")
+	if got := f.mistakes(t, "revoked_keys: revoked\n"+minimal); len(got) != 1 || !strings.HasPrefix(got[0], `jump.yaml:1: revoked_keys: "revoked": `) {
+		t.Errorf("a broken list: %q", got)
 	}
 }
 

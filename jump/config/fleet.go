@@ -11,8 +11,8 @@ import (
 	"github.com/fleetca/fleetca/inventory"
 )
 
-// inventory reads the sources. A host that can't be reached for what its
-// variables say is no mistake of jump.yaml, so it only gets a warning.
+// inventory reads the sources. Every host in them has to be of use: people
+// would find out about one that isn't only when they need it.
 func (r *reading) inventory(ctx context.Context) {
 	v := r.top["inventory"]
 	if !v.given() {
@@ -50,7 +50,7 @@ func (r *reading) inventory(ctx context.Context) {
 	if len(inv.Hosts()) == 0 {
 		v.warn("there is no host in it")
 	}
-	r.warnHosts(v, inv)
+	r.checkHosts(v, inv)
 	r.cfg.Inventory = inv
 }
 
@@ -63,18 +63,18 @@ func (r *reading) watchInventory(path string) {
 	r.cfg.files = append(r.cfg.files, path, filepath.Join(beside, "group_vars"), filepath.Join(beside, "host_vars"))
 }
 
-func (r *reading) warnHosts(v value, inv *inventory.Inventory) {
+func (r *reading) checkHosts(v value, inv *inventory.Inventory) {
 	const most = 10
 	bad := 0
 	for _, h := range inv.Hosts() {
 		if _, err := h.Settings(); err != nil {
 			if bad++; bad <= most {
-				v.warn("host %q can't be used: %w", h.Name, err)
+				v.fail("host %q can't be used: %w", h.Name, err)
 			}
 		}
 	}
 	if bad > most {
-		v.warn("%d more hosts can't be used", bad-most)
+		v.fail("%d more hosts can't be used", bad-most)
 	}
 }
 

@@ -146,8 +146,7 @@ func (r *reading) revoked() {
 	if !ok {
 		return
 	}
-	const most = 64 << 20
-	data, err := r.readFile(path, most)
+	data, err := r.readFile(path, krl.MaxSize)
 	if err != nil {
 		v.fail("%w", err)
 		return
@@ -155,10 +154,6 @@ func (r *reading) revoked() {
 	list, err := krl.Parse(data)
 	if err != nil {
 		v.fail("%q: %w", path, err)
-		return
-	}
-	if list == nil {
-		v.fail("%q: no list in it", path)
 		return
 	}
 	r.cfg.Revoked = list

@@ -21,6 +21,7 @@ func TestMistakes(t *testing.T) {
 	f.write(t, "open.pub", certLine(f.user.PublicKey()))
 	f.write(t, "broken.krl", "SSHKRL\n\x00broken")
 	f.write(t, "loose_ca", "")
+	f.write(t, "odd.yaml", "all: {hosts: {odd: {ansible_connection: local}}}")
 	if err := errors.Join(os.Chmod(f.path("open.pub"), 0o666), os.Chmod(f.path("loose_ca"), 0o644),
 		os.Mkdir(f.path("openstore"), 0o755), os.Chmod(f.path("openstore"), 0o755)); err != nil {
 		t.Fatal(err)
@@ -85,6 +86,7 @@ func TestMistakes(t *testing.T) {
 		{"inventory: hosts.yaml => ", "jump.yaml: inventory: is missing"},
 		{"inventory: hosts.yaml => inventory: []", "jump.yaml:6: inventory: the list is empty"},
 		{"inventory: hosts.yaml => inventory: nothing.yaml", "jump.yaml:6: inventory: reading inventory"},
+		{"hosts.yaml => [hosts.yaml, odd.yaml]", `jump.yaml:6: inventory: host "odd" can't be used:`},
 		{"require_host_certificate: maybe", `jump.yaml:1: require_host_certificate: "maybe" is neither true nor false`},
 		{"known_hosts: nothing", "jump.yaml:1: known_hosts: open nothing"},
 		{"hosts: {}", "jump.yaml:1: hosts: must be a list, not a mapping"},
