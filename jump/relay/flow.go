@@ -213,21 +213,14 @@ func (f *flow) pump(ctx context.Context, stream int) {
 		f.turns[stream].Add(1)
 		n, err := f.from.streams[stream].Read(b.space())
 		f.turns[stream].Add(1)
-		if n > 0 || err != nil {
-			// The end, too, has to wait until a program can see it.
-			if open = open || f.awaitStart(ctx); !open {
-				return
-			}
-		}
-		if n > 0 && !f.pass(ctx, stream, b.space()[:n]) {
+		if n == 0 && err != nil {
 			return
 		}
-		if err != nil {
-			if !errors.Is(err, io.EOF) {
-				f.from.lost(f.r)
-			}
+		if open = open || f.awaitStart(ctx); !open || !f.pass(ctx, stream, b.space()[:n]) {
 			return
 		}
+		// With bytes comes only the error of telling the peer that there is
+		// room again. What a lost connection brought before is still there.
 		b.fit(n)
 	}
 }
@@ -282,11 +275,13 @@ func (f *flow) streamEnded(ctx context.Context, stream int) {
 	close(f.ended)
 }
 
-// failed is told of an error in sending to the other side. A channel that is
-// closed already needs nothing done.
+// failed is told of an error in sending to the other side. It is io.EOF where
+// the channel is closed, which needs nothing done; otherwise the connection
+// breaks, which x/crypto/ssh is about to see as well. There is no use in waiting
+// for it if it is the client's. What a host has sent before is still passed on.
 func (f *flow) failed(err error) {
-	if !errors.Is(err, io.EOF) {
-		f.to.lost(f.r)
+	if f.to.side == Downstream && !errors.Is(err, io.EOF) {
+		f.r.cancel(errLost)
 	}
 }
 

@@ -61,6 +61,7 @@ func TestRequests(t *testing.T) {
 		}
 		_ = l.clientConn.Close()
 		l.ended(nil)
+		synctest.Wait()
 		l.expect(TypeKeepAlive+" payload", TypeTCPIPForward+" payload", TypeNoMoreSessions+" replaced")
 		if len(answered) != 2 || answered[0] || !answered[1] {
 			t.Errorf("answered %v", answered)

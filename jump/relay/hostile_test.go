@@ -45,7 +45,7 @@ func TestLingerMoves(t *testing.T) {
 	bubble(t, func(t *testing.T, l *lab) {
 		l.relay(t.Context(), Config{Request: pass, Linger: time.Minute})
 		l.start()
-		const size = 4 << 20
+		const size = 3 << 20
 		write(t, l.client, strings.Repeat("x", size))
 		check(t, l.client.Close())
 		got := 0

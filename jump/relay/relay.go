@@ -324,16 +324,3 @@ func (e *end) isClosedWithin(d time.Duration) bool {
 		return false
 	}
 }
-
-// lost is called when the connection can't be written to. Most often it is at
-// its end, which is about to be seen by its reader too. If only one direction
-// is broken then nobody sees it, so the rest is closed as well. What a lost host
-// has sent before is still passed on.
-func (e *end) lost(r *relay) {
-	if e.side == Downstream {
-		r.cancel(errLost)
-	}
-	if e.Conn != nil {
-		_ = e.Conn.Close()
-	}
-}
