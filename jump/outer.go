@@ -320,7 +320,7 @@ func (o *outer) inner(ctx context.Context, ch ssh.Channel, dest route.Destinatio
 	late.Stop()
 	if err != nil {
 		o.server.loginFailed(ctx, a, "", stream, err)
-		if a.failure(err).code == codeProtocol && stream.checked < len(sshPrefix) {
+		if a.failure(err).code == codeProtocol && !stream.looksRight.Load() {
 			return refusef(codeProtocol, "only SSH goes through this jump host", "what came for %s was not SSH", dest.Name)
 		}
 		return nil

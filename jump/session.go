@@ -62,7 +62,11 @@ func (l *link) session(ctx context.Context, work *sync.WaitGroup, nc ssh.NewChan
 	s := &session{link: l, id: store.NewID(o.server.now()), ch: ch, stop: stop, recSet: make(chan struct{})}
 	s.log = o.log.With("session", s.id, "host", l.dest.Name, "login", terminal.Clean(l.login))
 	fed, gone := feed(ctx, requests)
-	held, refused := s.awaitAgent(ctx, fed)
+	held, asked, refused := s.awaitAgent(ctx, fed)
+	if asked {
+		end(ch, refused)
+		return
+	}
 	if refused != nil {
 		s.turnAway(ctx, fed, refused)
 		return
@@ -78,13 +82,13 @@ func (l *link) session(ctx context.Context, work *sync.WaitGroup, nc ssh.NewChan
 
 // awaitAgent receives requests until an agent has been offered: OpenSSH asks
 // for that first, before the terminal and the program. Requests that come
-// before are held, and answered, since some clients wait for the answer.
-func (s *session) awaitAgent(ctx context.Context, requests <-chan *ssh.Request) ([]*ssh.Request, *refusal) {
+// before are held, and answered, since some clients wait for the answer. asked
+// says that the program itself was asked for, in vain.
+func (s *session) awaitAgent(ctx context.Context, requests <-chan *ssh.Request) (held []*ssh.Request, asked bool, refused *refusal) {
 	l := s.link
 	if l.broken != nil {
-		return nil, l.broken
+		return nil, false, l.broken
 	}
-	var held []*ssh.Request
 	for !l.hasAgent() {
 		var r *ssh.Request
 		var ok bool
@@ -93,21 +97,21 @@ func (s *session) awaitAgent(ctx context.Context, requests <-chan *ssh.Request) 
 		case <-ctx.Done():
 		}
 		if !ok {
-			return nil, &refusal{codeProtocol, "the session was closed before it began", ""}
+			return nil, true, &refusal{codeProtocol, "the session was closed before it began", ""}
 		}
 		switch r.Type {
 		case relay.TypeShell, relay.TypeExec, relay.TypeSubsystem:
 			_ = r.Reply(true, nil)
-			return nil, l.refuse(ctx, l.noAgent())
+			return nil, true, l.refuse(ctx, l.noAgent())
 		case relay.TypeAgent:
 			l.offerAgent(l.down)
 		}
 		held = append(held, answered(r))
 		if len(held) > maxHeld {
-			return nil, &refusal{codeProtocol, "too many requests before a program was asked for", ""}
+			return nil, true, &refusal{codeProtocol, "too many requests before a program was asked for", ""}
 		}
 	}
-	return held, nil
+	return held, false, nil
 }
 
 // answered answers a request, so that nobody does later.

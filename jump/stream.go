@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -21,7 +22,8 @@ type streamConn struct {
 
 	// checked is how much of sshPrefix has been seen. It belongs to the one
 	// goroutine that reads.
-	checked int
+	checked    int
+	looksRight atomic.Bool // all of it
 }
 
 func newStreamConn(ch ssh.Channel, local net.Addr, client netip.AddrPort) *streamConn {
@@ -41,9 +43,20 @@ func (c *streamConn) Read(p []byte) (int, error) {
 		if p[i] != sshPrefix[c.checked] {
 			return 0, errNotSSH
 		}
-		c.checked++
+		if c.checked++; c.checked == len(sshPrefix) {
+			c.looksRight.Store(true)
+		}
 	}
 	return n, err
+}
+
+// Close leaves the channel open while nothing has come that looks like SSH: its
+// owner may want to say so, and closes it.
+func (c *streamConn) Close() error {
+	if !c.looksRight.Load() {
+		return nil
+	}
+	return c.Channel.Close()
 }
 
 func (c *streamConn) LocalAddr() net.Addr  { return c.local }
