@@ -162,6 +162,10 @@ func (d *Decoder) takeEnd(ev Event) error {
 	if err := json.Unmarshal(ev.Data, &end); err != nil {
 		return fmt.Errorf("%w: reading the end: %w", ErrMalformed, err)
 	}
+	var counts struct{ Events, Bytes *uint64 }
+	if err := json.Unmarshal(ev.Data, &counts); err != nil || counts.Events == nil || counts.Bytes == nil {
+		return fmt.Errorf("%w: the end does not count events and bytes", ErrMalformed)
+	}
 	if end.Events != d.events || end.Bytes != d.bytes {
 		return fmt.Errorf("%w: the end counts %d events and %d bytes, there are %d and %d",
 			ErrMalformed, end.Events, end.Bytes, d.events, d.bytes)
