@@ -39,8 +39,7 @@ func (a *Admission) Accept(b Batch, l Level) error {
 	if err := b.Check(); err != nil {
 		return err
 	}
-	closing := b.Closing || len(b.Remove) > 0 && len(b.Sessions)+len(b.Blocks) == 0
-	if l >= Full && !closing {
+	if l >= Full && !b.Ends() {
 		return fmt.Errorf("%w: only what ends recordings is taken", ErrFull)
 	}
 	a.mu.Lock()

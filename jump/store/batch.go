@@ -33,6 +33,12 @@ func (b Batch) Size() int {
 	return n
 }
 
+// Ends says whether the batch is taken while the level is Full: it is Closing,
+// or only removes.
+func (b Batch) Ends() bool {
+	return b.Closing || len(b.Remove) > 0 && len(b.Sessions)+len(b.Blocks) == 0
+}
+
 // Check returns an error that wraps ErrTooBig or ErrInvalid for a batch that
 // no store takes.
 func (b Batch) Check() error {
