@@ -116,6 +116,11 @@ func (f *Filter) print(r rune) {
 	f.out = utf8.AppendRune(f.out, r)
 }
 
+func (f *Filter) text(b []byte) {
+	f.look.drawn = true
+	f.out = append(f.out, b...)
+}
+
 // turnsText tells the characters with Unicode's property Bidi_Control: they
 // show text in another order than it was written in.
 func turnsText(r rune) bool {

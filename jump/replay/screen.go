@@ -180,6 +180,12 @@ func (s *screen) print(r rune) {
 	s.last = r
 }
 
+func (s *screen) text(b []byte) {
+	for _, c := range b {
+		s.print(rune(c))
+	}
+}
+
 // DEC's line-drawing set, and what it draws.
 const drawn = "`afgijklmnopqrstuvwxyz{|}~"
 

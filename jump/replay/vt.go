@@ -7,6 +7,8 @@ type sink interface {
 	// print draws a character: never a control, U+FFFD for bytes that are not
 	// UTF-8.
 	print(r rune)
+	// text draws printable ASCII. It is valid until the call returns.
+	text(b []byte)
 	// control is a C0 control other than those that begin or cancel sequences.
 	control(c byte)
 	// escape is ESC, perhaps an intermediate byte, and a final byte.
@@ -70,8 +72,20 @@ const (
 )
 
 func (p *parser) write(b []byte) {
-	for _, c := range b {
-		p.step(c)
+	for len(b) > 0 {
+		n := 0
+		if p.state == ground && p.have == 0 {
+			for n < len(b) && b[n] >= 0x20 && b[n] < del {
+				n++
+			}
+		}
+		if n > 0 {
+			p.sink.text(b[:n])
+			b = b[n:]
+			continue
+		}
+		p.step(b[0])
+		b = b[1:]
 	}
 }
 
