@@ -59,7 +59,8 @@ func rsyncServer(args []string) bool {
 	}
 	for i, a := range args[1:] {
 		if a == "." {
-			return len(args[1:]) > i+1 // some path follows
+			paths := args[i+2:]
+			return len(paths) > 0 && !slices.ContainsFunc(paths, isOption)
 		}
 		if a == "--sender" && i == 0 || rsyncShort.MatchString(a) && a != "-" {
 			continue
@@ -72,49 +73,62 @@ func rsyncServer(args []string) bool {
 	return false
 }
 
-// shellWords splits a command line as a POSIX shell does. It returns false for
-// a line that would make the shell do more than run one program: expand, but
-// for file names, redirect, or run another one.
+func isOption(word string) bool { return strings.HasPrefix(word, "-") }
+
+// shellWords splits a command line as all shells do that a login may have. It
+// returns false for a line that would make one of them do more than run one
+// program with these words: expand, but for file names, redirect, or run
+// another program; and for one that they don't agree on.
 func shellWords(line string) ([]string, bool) {
 	var words []string
-	var word strings.Builder
+	var word []byte
 	inWord := false
 	for i := 0; i < len(line); i++ {
 		c := line[i]
 		switch {
-		case c == ' ' || c == '\t':
+		case c == ' ':
 			if inWord {
-				words = append(words, word.String())
-				word.Reset()
+				words = append(words, string(word))
 			}
-			inWord = false
+			word, inWord = nil, false
 			continue
 		case c == '\'':
-			end := strings.IndexByte(line[i+1:], '\'')
-			if end < 0 {
+			quoted, _, closed := strings.Cut(line[i+1:], "'")
+			// fish takes a backslash within quotes for an escape, csh an
+			// exclamation mark for history.
+			if !closed || strings.ContainsAny(quoted, `\!`) || strings.ContainsFunc(quoted, isControl) {
 				return nil, false
 			}
-			word.WriteString(line[i+1 : i+1+end])
-			i += end + 1
+			word = append(word, quoted...)
+			i += len(quoted) + 1
 		case c == '\\':
-			if i++; i == len(line) || line[i] == '\n' {
+			// Before a letter or digit it means something in fish.
+			if i++; i == len(line) || isControl(rune(line[i])) || isAlphanumeric(line[i]) {
 				return nil, false
 			}
-			word.WriteByte(line[i])
-		case c < ' ' || c == 0x7f || strings.IndexByte("\"$`;&|<>()#!{}", c) >= 0:
-			// Double quotes are harmless but no client uses them; braces and
-			// exclamation marks depend on the shell.
+			word = append(word, line[i])
+		case isControl(rune(c)), strings.IndexByte("\"$`;&|<>()#!{}^", c) >= 0:
+			return nil, false
+		case !inWord && strings.IndexByte("*?[=", c) >= 0:
+			// It may stand for a name that begins with a dash; in zsh for a
+			// program's path.
 			return nil, false
 		default:
-			word.WriteByte(c)
+			word = append(word, c)
 		}
 		inWord = true
 	}
 	if inWord {
-		words = append(words, word.String())
+		words = append(words, string(word))
 	}
 	// A first word with an equals sign is an assignment to the environment.
 	return words, len(words) > 0 && !strings.Contains(words[0], "=")
+}
+
+func isControl(c rune) bool { return c < ' ' || c == 0x7f }
+
+func isAlphanumeric(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }
 
 // sniffSize is how many of the host's bytes tell the protocol.

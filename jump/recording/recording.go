@@ -137,23 +137,22 @@ type Recording struct {
 
 	writer writer // belongs to the writer goroutine
 
-	mu         sync.Mutex
-	closed     bool          // no call is taken any more
-	err        error         // strict: why the recording has failed
-	pending    *queue        // events that are in no block yet; nil if there are none
-	ahead      int           // what they and the blocks that are not committed cost
-	waiting    int           // calls that wait for room
-	change     chan struct{} // closed when one of the above changed; nil if nobody waits
-	latest     time.Duration // time of the last event
-	unsaved    []*batch      // what is not committed, in order
-	failing    error         // why the store did not take something of it
-	gap        *gap          // best effort: what is not recorded just now
-	exit       Exit
-	session    store.Session
-	indexed    time.Time // when the index entry was last given to the store
-	indexSaved bool      // and whether the store has it
-	hash       string
-	sealing    error // what came of the seal, once done is closed
+	mu      sync.Mutex
+	closed  bool          // no call is taken any more
+	err     error         // strict: why the recording has failed
+	pending *queue        // events that are in no block yet; nil if there are none
+	ahead   int           // what they and the blocks that are not committed cost
+	waiting int           // calls that wait for room
+	change  chan struct{} // closed when one of the above changed; nil if nobody waits
+	latest  time.Duration // time of the last event
+	unsaved []*batch      // what is not committed, in order
+	failing error         // why the store did not take something of it
+	gap     *gap          // best effort: what is not recorded just now
+	exit    Exit
+	session store.Session
+	indexed time.Time // when the index entry was last given to the store
+	hash    string
+	sealing error // what came of the seal, once done is closed
 }
 
 // gap is a time of which nothing is recorded.

@@ -1,10 +1,12 @@
 package recording
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/fleetca/fleetca/jump/cast"
 	"github.com/fleetca/fleetca/jump/store"
@@ -13,8 +15,11 @@ import (
 const (
 	// mergeBytes and mergeItems bound what is written at once at the end, well
 	// within the store's limits.
-	mergeBytes = store.MaxBatchBytes / 4
+	mergeBytes = store.MaxBatchBytes / 2
 	mergeItems = store.MaxBatchItems / 2
+	// sealTries is enough to find out that something was refused, to write all
+	// again, and to do so once more.
+	sealTries = 3
 )
 
 // seal writes all there is and the last block, in batches that a store takes
@@ -64,7 +69,9 @@ func (r *Recording) last(ctx context.Context) error {
 		}
 		final = r.keep(data, raw, 0)
 	}
-	final.index = true
+	r.mu.Lock()
+	final.index, final.final = true, true
+	r.mu.Unlock()
 	return nil
 }
 
@@ -72,16 +79,17 @@ func (r *Recording) last(ctx context.Context) error {
 func (r *Recording) interrupt(ctx context.Context, cause error) error {
 	r.mu.Lock()
 	r.session.State = store.Interrupted
-	r.unsaved = append(r.unsaved, &batch{index: true})
+	r.unsaved = append(r.unsaved, &batch{index: true, final: true})
 	r.mu.Unlock()
 	return errors.Join(cause, r.save(ctx))
 }
 
-// save writes what the store doesn't have, and once more what it did not take
-// as a batch from before the end.
+// save writes what the store doesn't have. What is on its way from before may
+// be refused, since it was not written to close a recording, and takes all down
+// that comes after it; so it is tried again when that is known.
 func (r *Recording) save(ctx context.Context) error {
 	var err error
-	for range 2 {
+	for range sealTries {
 		for _, b := range r.merge() {
 			if err = r.write(ctx, b, true); err != nil {
 				break
@@ -98,42 +106,42 @@ func (r *Recording) save(ctx context.Context) error {
 			return nil
 		}
 	}
-	return err
+	return cmp.Or(err, errUnsaved)
 }
+
+var errUnsaved = errors.New("the store did not take all blocks")
 
 // merge puts what has to be written into as few batches as can be, one as a
 // rule, so that the end is in the store with all that comes before it.
 func (r *Recording) merge() []*batch {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var kept, merged []*batch
+	// What is on the ground before something that flies has been refused, and
+	// so will that be: then all of it has to be written again, in order.
+	first := slices.IndexFunc(r.unsaved, func(b *batch) bool { return !b.flying })
+	if first < 0 || slices.ContainsFunc(r.unsaved[first:], func(b *batch) bool { return b.flying }) {
+		return nil
+	}
+	kept, merged := slices.Clone(r.unsaved[:first]), []*batch(nil)
 	size := 0
-	for _, b := range r.unsaved {
-		if b.flying {
-			kept = append(kept, b)
-			continue
-		}
+	for _, b := range r.unsaved[first:] {
 		bytes := 0
 		for _, block := range b.blocks {
 			bytes += len(block.Data)
 		}
-		if n := len(merged); n > 0 && size+bytes <= mergeBytes && len(merged[n-1].blocks)+len(b.blocks) <= mergeItems {
-			into := merged[n-1]
-			into.blocks = append(into.blocks, b.blocks...)
-			into.cost += b.cost
-			into.index = into.index || b.index
-			size += bytes
+		n := len(merged)
+		if n == 0 || size+bytes > mergeBytes || len(merged[n-1].blocks)+len(b.blocks) > mergeItems {
+			merged = append(merged, b)
+			size = bytes
 			continue
 		}
-		merged = append(merged, b)
-		size = bytes
+		into := merged[n-1]
+		into.blocks = append(into.blocks, b.blocks...)
+		into.cost += b.cost
+		into.index, into.final = into.index || b.index, into.final || b.final
+		size += bytes
 	}
 	r.unsaved = append(kept, merged...)
-	for _, b := range merged[:max(0, len(merged)-1)] {
-		// An entry that says "ended" comes with the end, unless the blocks
-		// need one to belong to.
-		b.index = b.index && !r.indexSaved
-	}
 	return merged
 }
 

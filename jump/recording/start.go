@@ -136,5 +136,8 @@ func (r *Recording) Close(ctx context.Context, reason string) error {
 	}
 	<-r.done
 	r.cancel()
+	if r.sealing != nil && ctx.Err() != nil {
+		return fmt.Errorf("sealing recording %s: %w", r.ID(), ctx.Err())
+	}
 	return r.sealing
 }

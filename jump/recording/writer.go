@@ -2,6 +2,7 @@ package recording
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -34,6 +35,7 @@ type batch struct {
 	blocks []store.Block // none: only the index entry
 	cost   int           // what their events counted for
 	index  bool          // it carries the index entry
+	final  bool          // it ends the recording
 	flying bool          // the store has taken it but not committed it
 }
 
@@ -78,15 +80,18 @@ func (r *Recording) patience() (time.Duration, <-chan struct{}) {
 func (r *Recording) flush(ctx context.Context) {
 	r.mu.Lock()
 	err := r.err
-	var again []*batch
-	for _, b := range r.unsaved {
-		if !b.flying {
-			again = append(again, b)
-		}
-	}
 	r.mu.Unlock()
+	again := r.grounded()
 	if err != nil {
 		return // Close writes what there is
+	}
+	// A block that was refused takes those down that came after it, so all of
+	// them are written again, in order.
+	if len(again) > 0 {
+		if r.landed(ctx) != nil {
+			return
+		}
+		again = r.grounded()
 	}
 	for _, b := range again {
 		if r.write(ctx, b, false) != nil {
@@ -94,6 +99,13 @@ func (r *Recording) flush(ctx context.Context) {
 		}
 	}
 	r.encode(func(b *batch) error { return r.write(ctx, b, false) })
+}
+
+// grounded are the batches that the store has not, in order.
+func (r *Recording) grounded() []*batch {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(r.unsaved), func(b *batch) bool { return b.flying })
 }
 
 // encode turns what is pending into blocks and hands them on. After an error
@@ -174,14 +186,27 @@ func (r *Recording) write(ctx context.Context, b *batch, closing bool) error {
 	now := r.c.Now()
 	if b.index || !closing && now.Sub(r.indexed) >= indexEvery {
 		b.index, r.indexed = true, now
-		out.Sessions = []store.Session{r.session}
+		entry := r.session
+		if !b.final {
+			entry.State = store.Open
+		}
+		out.Sessions = []store.Session{entry}
 	}
 	b.flying = true
 	r.mu.Unlock()
 	err := r.c.Store.Write(ctx, out, func(err error) { r.committed(b, err) })
-	if err != nil {
-		r.committed(b, err)
+	if err == nil {
+		return nil
 	}
+	r.mu.Lock()
+	b.flying = false
+	r.mu.Unlock()
+	if errors.Is(err, store.ErrInvalid) || errors.Is(err, store.ErrNotFound) {
+		// A block before this one was refused, about which the store is going
+		// to tell: that is the reason to give.
+		_ = r.landed(ctx) // if ctx ends, so does the recording
+	}
+	r.committed(b, err)
 	return err
 }
 
@@ -194,7 +219,6 @@ func (r *Recording) committed(b *batch, err error) {
 		r.fail(err)
 		return
 	}
-	r.indexSaved = r.indexSaved || b.index
 	r.unsaved = slices.DeleteFunc(r.unsaved, func(other *batch) bool { return other == b })
 	r.ahead -= b.cost
 	if !slices.ContainsFunc(r.unsaved, func(b *batch) bool { return !b.flying }) {

@@ -1,0 +1,282 @@
+package recording
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/fleetca/fleetca/jump/cast"
+	"github.com/fleetca/fleetca/jump/store"
+	"github.com/fleetca/fleetca/jump/transfer"
+)
+
+func digest(parts ...[]byte) string {
+	return fmt.Sprintf("%x", sha256.Sum256(bytes.Join(parts, nil)))
+}
+
+// TestCommand keeps the beginning of each stream, and counts and digests all of
+// it.
+func TestCommand(t *testing.T) {
+	for _, withInput := range []bool{false, true} {
+		s := newStore(t)
+		o := command("make \xff\n all")
+		o.Input = withInput
+		r := start(t, Config{Store: s, MaxStream: 1000}, o)
+		a, b := bytes.Repeat([]byte("a"), 700), bytes.Repeat([]byte("b"), 700)
+		must(t, r.Output(a))
+		must(t, r.Input(b))
+		must(t, r.Output(b))
+		must(t, r.Stderr([]byte("warning")))
+		must(t, r.Output(a))
+		must(t, r.Input(a))
+		mustClose(t, r)
+		events, _ := read(t, s, r.ID())
+		if got := data(events, cast.Command); string(got) != "make \xff\n all" {
+			t.Errorf("command %q", got)
+		}
+		if got := data(events, cast.Output); !bytes.Equal(got, append(a, b[:300]...)) {
+			t.Errorf("kept of the output: %q", got)
+		}
+		want := map[string]cast.StreamSummary{
+			"stdin":  {Stream: "stdin", Bytes: 1400, SHA256: digest(b, a)},
+			"stdout": {Stream: "stdout", Bytes: 2100, Kept: 1000, SHA256: digest(a, b, a)},
+			"stderr": {Stream: "stderr", Bytes: 7, Kept: 7, SHA256: digest([]byte("warning"))},
+		}
+		if withInput {
+			want["stdin"] = cast.StreamSummary{Stream: "stdin", Bytes: 1400, Kept: 1000, SHA256: digest(b, a)}
+		}
+		for name, sum := range streamsOf(t, events) {
+			if sum != want[name] {
+				t.Errorf("input %v: %+v, want %+v", withInput, sum, want[name])
+			}
+		}
+		entry, err := s.Session(t.Context(), r.ID())
+		must(t, err)
+		if entry.Command != `make \xff\n all` {
+			t.Errorf("command in lists: %q", entry.Command)
+		}
+	}
+}
+
+// files records which operations were told.
+type files struct {
+	mu  sync.Mutex
+	ops []transfer.Operation
+}
+
+func (f *files) add(op transfer.Operation) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ops = append(f.ops, op)
+}
+
+func scpOptions(t *testing.T, line string, f *files) Options {
+	t.Helper()
+	scp, ok := transfer.ParseSCP(line)
+	if !ok {
+		t.Fatalf("%q is no scp", line)
+	}
+	return Options{Session: store.Session{Kind: store.KindSCP}, Command: []byte(line), SCP: &scp, OnFile: f.add}
+}
+
+// upload is an scp of a file to the host.
+func upload(t *testing.T, r *Recording, content []byte) {
+	t.Helper()
+	must(t, r.Output([]byte{0}))
+	must(t, r.Input(fmt.Appendf(nil, "C0644 %d secret.txt\n", len(content))))
+	must(t, r.Output([]byte{0}))
+	must(t, r.Input(content))
+	must(t, r.Input([]byte{0}))
+	must(t, r.Output([]byte{0}))
+}
+
+func TestSCP(t *testing.T) {
+	for _, mode := range []string{Strict, Off} {
+		s := newStore(t)
+		var f files
+		o := scpOptions(t, "scp -t /tmp", &f)
+		o.Mode = mode
+		r := start(t, Config{Store: s}, o)
+		content := bytes.Repeat([]byte("secret"), 10_000)
+		upload(t, r, content)
+		mustClose(t, r)
+		if len(f.ops) != 1 || f.ops[0].SHA256 != digest(content) || f.ops[0].Action != "write" {
+			t.Fatalf("mode %s: operations told: %+v", mode, f.ops)
+		}
+		events, _ := read(t, s, r.ID())
+		if mode == Off {
+			if len(events) != 0 {
+				t.Errorf("recorded in mode off: %s", lines(events))
+			}
+			continue
+		}
+		var op transfer.Operation
+		must(t, json.Unmarshal(data(events, cast.File), &op))
+		if op != f.ops[0] {
+			t.Errorf("recorded %+v, told %+v", op, f.ops[0])
+		}
+		if strings.Contains(lines(events), "secret\"") || strings.Contains(lines(events), "secretsecret") {
+			t.Errorf("the content is recorded: %s", lines(events))
+		}
+		sums := streamsOf(t, events)
+		if in := sums["stdin"]; in.Kept != 0 || in.Bytes < uint64(len(content)) || in.SHA256 != "" {
+			t.Errorf("stdin %+v", in)
+		}
+		if entry := r.Session(); entry.Kind != store.KindSCP {
+			t.Errorf("kind %s", entry.Kind)
+		}
+	}
+}
+
+// TestNoSCP runs commands that only look like a file copy: all is recorded that
+// a command's recording has, also of the bytes from before it showed.
+func TestNoSCP(t *testing.T) {
+	for name, tc := range map[string]struct {
+		options func(t *testing.T, f *files) Options
+		run     func(t *testing.T, r *Recording)
+		out, in string
+	}{
+		"greeting before scp": {
+			func(t *testing.T, f *files) Options { return scpOptions(t, "scp -f /etc/motd", f) },
+			func(t *testing.T, r *Recording) {
+				must(t, r.Input([]byte{0}))
+				must(t, r.Output([]byte("hello from .bashrc\n")))
+				must(t, r.Output([]byte("more\n")))
+				must(t, r.Input([]byte("and so on")))
+			},
+			"hello from .bashrc\nmore\n", "\x00and so on",
+		},
+		"input stops after it showed": {
+			func(t *testing.T, f *files) Options { return scpOptions(t, "scp -f /etc/motd", f) },
+			func(t *testing.T, r *Recording) {
+				must(t, r.Input([]byte{0}))
+				must(t, r.Output([]byte("xyz\n")))
+			},
+			"xyz\n", "\x00",
+		},
+		"sftp that is a shell": {
+			func(t *testing.T, f *files) Options {
+				return Options{Session: store.Session{Kind: store.KindSFTP}, OnFile: f.add}
+			},
+			func(t *testing.T, r *Recording) {
+				must(t, r.Input([]byte("\x00\x00\x00\x05\x01\x00\x00\x00\x03")))
+				must(t, r.Output([]byte("This account is not available.\n")))
+			},
+			"This account is not available.\n", "\x00\x00\x00\x05\x01\x00\x00\x00\x03",
+		},
+		"rsync that is a shell": {
+			func(*testing.T, *files) Options { return command("rsync --server --sender -e.LsfxC . /etc") },
+			func(t *testing.T, r *Recording) {
+				must(t, r.Input([]byte("\x1f\x00\x00\x00")))
+				must(t, r.Output([]byte("\x1f\x00")))
+				must(t, r.Output([]byte("a shell\n")))
+			},
+			"\x1f\x00a shell\n", "\x1f\x00\x00\x00",
+		},
+		"git that says two letters": {
+			func(*testing.T, *files) Options { return command("git-upload-pack 'x.git'") },
+			func(t *testing.T, r *Recording) { must(t, r.Output([]byte("ab"))) },
+			"ab", "",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t)
+			var f files
+			o := tc.options(t, &f)
+			o.Input = true
+			r := start(t, Config{Store: s}, o)
+			tc.run(t, r)
+			mustClose(t, r)
+			events, _ := read(t, s, r.ID())
+			if out, in := data(events, cast.Output), data(events, cast.Input); string(out) != tc.out || string(in) != tc.in {
+				t.Errorf("recorded output %q, input %q", out, in)
+			}
+			sums := streamsOf(t, events)
+			if sums["stdout"].SHA256 != digest([]byte(tc.out)) || sums["stdin"].SHA256 != digest([]byte(tc.in)) {
+				t.Errorf("streams %+v", sums)
+			}
+			entry, err := s.Session(t.Context(), r.ID())
+			must(t, err)
+			if entry.Kind != store.KindCommand {
+				t.Errorf("kind %q", entry.Kind)
+			}
+			if name != "git that says two letters" && !bytes.Contains(data(events, cast.Note), []byte("recorded_as_command")) {
+				t.Errorf("no note says why: %s", lines(events))
+			}
+		})
+	}
+}
+
+// TestLateFallback has more bytes before the fall than are held.
+func TestLateFallback(t *testing.T) {
+	s := newStore(t)
+	var f files
+	r := start(t, Config{Store: s}, scpOptions(t, "scp -f /etc/motd", &f))
+	must(t, r.Input([]byte{0}))
+	must(t, r.Output(fmt.Appendf(nil, "C0644 %d x\n", 2*headSize)))
+	must(t, r.Output(bytes.Repeat([]byte("c"), 2*headSize)))
+	must(t, r.Output([]byte{0}))
+	must(t, r.Input([]byte{0}))
+	must(t, r.Input([]byte{0}))
+	must(t, r.Output([]byte("then a shell\n")))
+	mustClose(t, r)
+	events, _ := read(t, s, r.ID())
+	out := streamsOf(t, events)["stdout"]
+	const late = "then a shell\n"
+	if got := data(events, cast.Output); !bytes.HasSuffix(got, []byte(late)) || len(got) != headSize+len(late) {
+		t.Errorf("recorded %d bytes, the end %q", len(got), got[max(0, len(got)-20):])
+	}
+	if out.SHA256 != "" || out.Kept != headSize+uint64(len(late)) || out.Bytes <= out.Kept {
+		t.Errorf("stdout %+v", out)
+	}
+	if len(f.ops) != 1 || f.ops[0].Size != 2*headSize {
+		t.Errorf("operations told: %+v", f.ops)
+	}
+}
+
+func TestCounted(t *testing.T) {
+	for line, first := range map[string]string{
+		"git-upload-pack '/srv/x.git'":                           "00e0ref",
+		"git-receive-pack 'x.git'":                               "0000",
+		"rsync --server --sender -vlogDtpre.iLsfxCIvu . /srv/a":  "\x1f\x00\x00\x00",
+		"rsync --server -e.LsfxCIvu --delete --timeout=30 . dir": "\x20\x00\x00\x00",
+	} {
+		s := newStore(t)
+		r := start(t, Config{Store: s}, command(line))
+		for _, b := range []byte(first) {
+			must(t, r.Output([]byte{b}))
+		}
+		must(t, r.Input([]byte("request")))
+		must(t, r.Output(make([]byte, 100_000)))
+		must(t, r.Stderr([]byte("remote: counting")))
+		mustClose(t, r)
+		events, _ := read(t, s, r.ID())
+		if kept := len(data(events, cast.Output)) + len(data(events, cast.Input)); kept != 0 {
+			t.Errorf("%s: kept %d bytes", line, kept)
+		}
+		sums := streamsOf(t, events)
+		if sums["stdout"].Bytes != 100_000+uint64(len(first)) || sums["stdin"].Bytes != 7 || sums["stderr"].Kept != 16 {
+			t.Errorf("%s: %+v", line, sums)
+		}
+		if r.Session().Kind != store.KindCommand {
+			t.Errorf("%s: kind %s", line, r.Session().Kind)
+		}
+	}
+}
+
+// TestForward keeps what Forward says, and no bytes.
+func TestForward(t *testing.T) {
+	s := newStore(t)
+	r := start(t, Config{Store: s}, Options{Session: store.Session{Kind: store.KindForward}})
+	must(t, r.Output([]byte("bytes")))
+	must(t, r.Forward(Forward{Kind: "local", From: "127.0.0.1:1", To: "db01:5432", In: 1, Out: 5, Duration: 2}))
+	mustClose(t, r)
+	events, _ := read(t, s, r.ID())
+	if len(data(events, cast.Output)) != 0 || !bytes.Contains(data(events, cast.Forward), []byte(`"to":"db01:5432"`)) {
+		t.Errorf("recorded %s", lines(events))
+	}
+}
