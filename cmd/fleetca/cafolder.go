@@ -151,6 +151,11 @@ func (f *caFolder) close() error {
 const attempts = 3
 
 func (f *caFolder) signer(ctx context.Context, a *program.App, role ca.Role) (ssh.Signer, error) {
+	return f.signerWith(ctx, a, role, new([]byte))
+}
+
+// signerWith is signer, and stores the passphrase that was needed, if one was.
+func (f *caFolder) signerWith(ctx context.Context, a *program.App, role ca.Role, passphrase *[]byte) (ssh.Signer, error) {
 	if f.InAgent(role) {
 		ag, err := f.agent(ctx, a)
 		if err != nil {
@@ -159,13 +164,15 @@ func (f *caFolder) signer(ctx context.Context, a *program.App, role ca.Role) (ss
 		return f.Signer(role, ca.Unlock{Agent: ag})
 	}
 	if f.passphraseFile != "" {
-		return f.Signer(role, ca.Unlock{Passphrase: func(string) ([]byte, error) {
-			return readPassphrase(f.passphraseFile)
+		return f.Signer(role, ca.Unlock{Passphrase: func(string) (_ []byte, err error) {
+			*passphrase, err = readPassphrase(f.passphraseFile)
+			return *passphrase, err
 		}})
 	}
 	for i := 1; ; i++ {
-		signer, err := f.Signer(role, ca.Unlock{Passphrase: func(path string) ([]byte, error) {
-			return a.Term.Secret(ctx, fmt.Sprintf("passphrase of the %s CA (%s)", role, path))
+		signer, err := f.Signer(role, ca.Unlock{Passphrase: func(path string) (_ []byte, err error) {
+			*passphrase, err = a.Term.Secret(ctx, fmt.Sprintf("passphrase of the %s CA (%s)", role, path))
+			return *passphrase, err
 		}})
 		if !errors.Is(err, keyring.ErrPassphrase) || i == attempts {
 			return signer, err

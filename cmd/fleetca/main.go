@@ -23,6 +23,8 @@ type cli struct {
 	Inventory inventoryCmd `cmd:"" help:"Show what an inventory says."`
 	Provision provisionCmd `cmd:"" help:"Make every selected sshd trust the user CA and show certificates of the host CA."`
 
+	Jump jumpCmd `cmd:"" help:"Set up a jump host that records."`
+
 	Completion program.Completion `cmd:"" help:"Print the completion script for a shell."`
 	Complete   program.Complete   `cmd:"" hidden:""`
 

@@ -205,38 +205,41 @@ func formatLimit(d time.Duration) string {
 	return profile.FormatTTL(d)
 }
 
-// print tells the answers to a person, a line each.
+// print tells the answers to a person, a line each. Where logging in is refused
+// the rest is as well, for the same reason.
 func (e *explained) print(a *program.App, all bool) error {
+	fmt.Fprintf(a.Stdout, "%s as %s on %s\n", terminal.Clean(e.Identity), terminal.Clean(e.Login), terminal.Clean(e.Host))
 	w := tabwriter.NewWriter(a.Stdout, 0, 0, 2, ' ', 0)
-	for _, one := range e.Answers {
+	for i, one := range e.Answers {
 		verdict := "yes"
 		if !one.Allowed {
 			verdict = "no"
 		}
-		// No colours: tabwriter would count them.
-		fmt.Fprintf(w, "%s\t%s\t%s\n", one.Action, verdict, terminal.Clean(one.text()))
+		if i == 0 || !all || e.Allowed {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", one.Action, verdict, terminal.Clean(one.text()))
+		}
 	}
 	if err := w.Flush(); err != nil || !all {
 		return err
 	}
-	what := []string{"recordings: " + string(e.Reading.Scope)}
+	what := string(e.Reading.Scope)
 	if e.Reading.Remove {
-		what = append(what, "may remove them")
+		what += ", to remove as well"
 	}
 	if e.Reading.Audit {
-		what = append(what, "may read the audit log")
+		what += "; the audit log"
 	}
-	_, err := fmt.Fprintln(a.Stdout, strings.Join(what, ", "))
+	_, err := fmt.Fprintf(a.Stdout, "reads recordings: %s\n", what)
 	return err
 }
 
 func (one *answer) text() string {
-	parts := []string{one.Reason}
 	if !one.Allowed {
 		return one.Reason
 	}
+	parts := []string{"role " + one.Role}
 	if one.RunsAs != "" {
-		parts = append(parts, fmt.Sprintf("the certificate forces a command: runs as %s", one.RunsAs))
+		parts = append(parts, fmt.Sprintf("as %s, since the certificate forces a command", one.RunsAs))
 	}
 	switch {
 	case one.Action == access.Connect || one.Action == access.Pty:

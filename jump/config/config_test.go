@@ -321,6 +321,7 @@ func TestWarnings(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{head, "roles: is missing: nobody may do anything"},
 		{head + "roles: []", "jump.yaml:9: roles: there is none"},
+		{head + "roles:\n# none yet\n", "jump.yaml:9: roles: there is none"},
 		{head + "roles: [{" + role + ", hosts: [web, gone]}]", `jump.yaml:9: roles[0].hosts[1]: no host matches pattern "gone"`},
 		{head + "roles: [{" + role + ", hosts: 'db:&web'}]", "roles[0].hosts: no host matches limit"},
 		{head + "roles: [{" + role + ", labels: {env: x}}]", `roles[0].labels: no host matches label "env=x"`},

@@ -21,6 +21,10 @@ func (r *reading) roles() {
 		r.warn(0, "roles", "is missing: nobody may do anything")
 		return
 	}
+	if kindName(v.target()) == "nothing" {
+		v.warn("there is none: nobody may do anything")
+		return
+	}
 	lines := map[string]int{}
 	for _, item := range v.list() {
 		role, ok := r.role(item)
