@@ -206,8 +206,7 @@ func (s *screen) put(r rune) {
 		l.cells = append(l.cells, cell{r: ' '})
 	}
 	if s.insert {
-		l.cells = slices.Insert(l.cells, x, make([]cell, w)...)
-		l.cells = l.cells[:min(len(l.cells), s.columns)]
+		s.insertCells(w)
 	}
 	l.split(x)
 	l.split(x + w)
