@@ -174,8 +174,10 @@ func (v *verifier) record(name string, number int, r Record) {
 		if r.Sequence == 1 && r.Previous != (hash{}).String() {
 			v.problem(name, number, "the first record does not begin the chain")
 		}
+	case r.Sequence == v.last+2:
+		v.problem(name, number, "record %d is missing", v.last+1)
 	case r.Sequence > v.last+1:
-		v.problem(name, number, "%d records are missing between %d and %d", r.Sequence-v.last-1, v.last, r.Sequence)
+		v.problem(name, number, "records %d to %d are missing", v.last+1, r.Sequence-1)
 	case r.Sequence <= v.last:
 		v.problem(name, number, "record %d comes after %d: lines were moved or put in twice", r.Sequence, v.last)
 	case r.Previous != v.head.String():
