@@ -97,8 +97,9 @@ type Limits struct {
 	ChannelsPerConnection, SessionsPerConnection int
 }
 
-// Files are the absolute paths of all files and folders that were read: when
-// one of them changes, Load may give something else. Some need not exist.
+// Files are the absolute paths of all files and folders that were read: when one
+// of them, or what is directly in a folder, changes, Load may give something
+// else. Some need not exist.
 func (c *Config) Files() []string { return slices.Clone(c.files) }
 
 // The defaults of jump.yaml.

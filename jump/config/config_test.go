@@ -378,6 +378,24 @@ func TestCertificate(t *testing.T) {
 	}
 }
 
+// TestFilesOfInventory: folders within folders are looked at, too.
+func TestFilesOfInventory(t *testing.T) {
+	f := newFolder(t)
+	for _, dir := range []string{"inventory/more/group_vars", "inventory/group_vars/web"} {
+		if err := os.MkdirAll(f.path(dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.write(t, "inventory/more/hosts.yaml", fleet)
+	f.write(t, "inventory/group_vars/web/a.yml", "a: b\n")
+	c, _ := f.good(t, strings.Replace(minimal, "hosts.yaml", "inventory", 1))
+	for _, want := range []string{"inventory", "inventory/more", "inventory/group_vars", "inventory/group_vars/web", "inventory/host_vars"} {
+		if !slices.Contains(c.Files(), f.path(want)) {
+			t.Errorf("%s is not among %q", want, c.Files())
+		}
+	}
+}
+
 func TestRevoked(t *testing.T) {
 	f := newFolder(t)
 	bad := f.key(t, "bad")

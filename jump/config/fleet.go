@@ -3,6 +3,7 @@ package config
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,13 +55,28 @@ func (r *reading) inventory(ctx context.Context) {
 	r.cfg.Inventory = inv
 }
 
-// watchInventory adds a source and the variables that Ansible finds beside it.
+// watchInventory adds a source and the variables that Ansible finds beside it,
+// with the folders within.
 func (r *reading) watchInventory(path string) {
 	beside := filepath.Dir(path)
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		beside = path
 	}
-	r.cfg.files = append(r.cfg.files, path, filepath.Join(beside, "group_vars"), filepath.Join(beside, "host_vars"))
+	const most = 1000
+	for _, root := range []string{path, filepath.Join(beside, "group_vars"), filepath.Join(beside, "host_vars")} {
+		r.cfg.files = append(r.cfg.files, root)
+		_ = filepath.WalkDir(root, func(folder string, e fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return fs.SkipDir // told when it is read
+			case len(r.cfg.files) > most:
+				return fs.SkipAll
+			case e.IsDir():
+				r.cfg.files = append(r.cfg.files, folder)
+			}
+			return nil
+		})
+	}
 }
 
 func (r *reading) checkHosts(v value, inv *inventory.Inventory) {
