@@ -5,9 +5,13 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
+	"maps"
 	"os"
+	"reflect"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +21,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/fleetca/fleetca/jump/cast"
+	"github.com/fleetca/fleetca/jump/recording"
+	"github.com/fleetca/fleetca/jump/transfer"
 )
 
 const page = "../../docs/recording-format.md"
@@ -93,6 +99,50 @@ func TestPage(t *testing.T) {
 	}
 	if !bytes.Equal(b, blocks[0]) {
 		t.Errorf("the encoder writes\n%swhere the page has\n%s", hex.Dump(b), hex.Dump(blocks[0]))
+	}
+}
+
+// The page names every field of every JSON object in a recording, also of those
+// that the packages above make.
+func TestPageNamesAllFields(t *testing.T) {
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := uint32(1)
+	odd := "\xff"
+	for name, v := range map[string]any{
+		"start":  cast.Header{},
+		"end":    cast.End{ExitStatus: &number},
+		"stream": cast.StreamSummary{},
+		"gap":    cast.GapSummary{},
+		"file": transfer.Operation{
+			Path: odd, Target: odd, Within: odd, Mode: 1, Changed: "x", Size: 1, Offset: 1, Count: 1, SHA256: "x",
+		},
+		"forward": recording.Forward{},
+	} {
+		var fields []string
+		if _, own := v.(json.Marshaler); own {
+			data, err := json.Marshal(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var object map[string]any
+			if err := json.Unmarshal(data, &object); err != nil {
+				t.Fatal(err)
+			}
+			fields = slices.Collect(maps.Keys(object))
+		} else {
+			for f := range reflect.TypeOf(v).Fields() {
+				field, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+				fields = append(fields, field)
+			}
+		}
+		for _, f := range fields {
+			if f != "-" && !bytes.Contains(text, []byte("`"+f+"`")) {
+				t.Errorf("field %q of %s is not on the page", f, name)
+			}
+		}
 	}
 }
 

@@ -276,3 +276,22 @@ func TestAsciinema(t *testing.T) {
 		t.Errorf("asciinema play showed\n%q\nwant\n%q", got, want)
 	}
 }
+
+// FuzzJoiner: text is the same however its bytes were split.
+func FuzzJoiner(f *testing.F) {
+	f.Add([]byte(unicodeText), uint8(1))
+	f.Add([]byte("a\xe2\x82x\xf0\x9f\x98\xff\xed\xa0\x80"), uint8(2))
+	f.Fuzz(func(t *testing.T, data []byte, size uint8) {
+		var j joiner
+		var got strings.Builder
+		for rest := data; len(rest) > 0; {
+			n := min(len(rest), max(int(size), 1))
+			got.WriteString(j.join(rest[:n]))
+			rest = rest[n:]
+		}
+		got.WriteString(j.rest())
+		if want := string([]rune(string(data))); got.String() != want {
+			t.Errorf("%q in pieces of %d gives %q, want %q", data, size, got.String(), want)
+		}
+	})
+}

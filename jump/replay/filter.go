@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"slices"
@@ -248,24 +249,25 @@ func (f *Filter) privateModes(s *sequence) {
 func (f *Filter) attributes(params []byte) {
 	start := len(f.out)
 	f.out = append(f.out, esc, '[')
-	count := 0
-	for _, param := range strings.Split(string(params), ";") {
-		for i, part := range strings.Split(param, ":") {
-			n, ok := number(part)
-			if count++; !ok || count > maxCount {
-				f.out = f.out[:start]
-				return
-			}
-			switch {
-			case i > 0:
-				f.out = append(f.out, ':')
-			case count > 1:
-				f.out = append(f.out, ';')
-			}
-			if n >= 0 {
-				f.out = strconv.AppendInt(f.out, int64(n), 10)
-			}
+	for count := 1; ; count++ {
+		end := bytes.IndexAny(params, ";:")
+		part := params
+		if end >= 0 {
+			part = params[:end]
 		}
+		n, ok := number(part)
+		if !ok || count > maxCount {
+			f.out = f.out[:start]
+			return
+		}
+		if n >= 0 {
+			f.out = strconv.AppendInt(f.out, int64(n), 10)
+		}
+		if end < 0 {
+			break
+		}
+		f.out = append(f.out, params[end])
+		params = params[end+1:]
 	}
 	f.out = append(f.out, 'm')
 }
@@ -291,7 +293,7 @@ func numbers(params []byte) ([]int, bool) {
 		return nil, true
 	}
 	var all []int
-	for part := range strings.SplitSeq(string(params), ";") {
+	for part := range bytes.SplitSeq(params, []byte{';'}) {
 		n, ok := number(part)
 		if !ok || len(all) == maxCount {
 			return nil, false
@@ -302,12 +304,12 @@ func numbers(params []byte) ([]int, bool) {
 }
 
 // number reads a parameter and cuts it to maxNumber.
-func number(s string) (int, bool) {
-	if s == "" {
+func number(s []byte) (int, bool) {
+	if len(s) == 0 {
 		return -1, true
 	}
 	n := 0
-	for _, c := range []byte(s) {
+	for _, c := range s {
 		if c < '0' || c > '9' {
 			return 0, false
 		}
