@@ -45,6 +45,8 @@ func TestTerminal(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			// Before ssh has made the terminal raw, it would echo by itself.
+			w.eventually("the shell prompts", func() bool { return strings.ContainsAny(seen.String(), "#$") })
 			send("stty size; echo first-$((40+2))\n")
 			w.eventually("the first command has run", func() bool {
 				return strings.Contains(seen.String(), "first-42") && strings.Contains(seen.String(), "33 91")
@@ -283,15 +285,25 @@ func TestManyAtOnce(t *testing.T) {
 			// Ten sessions on each connection, as ControlMaster has them.
 			control := filepath.Join(p.home, fmt.Sprintf("c%d", m))
 			way := p.ways()[[]string{"subsystem", "jump", "login"}[m%3]]("web1")
-			master := p.ssh(append([]string{"-M", "-N", "-f", "-S", control}, way...)...)
-			if m%3 == 1 {
-				// By -J the agent comes with a session only.
-				master = p.ssh(append(append([]string{"-M", "-f", "-S", control, "-o", "ControlPersist=60"}, way...), "true")...)
-			}
-			if r := p.run(master); r.code != 0 {
-				t.Errorf("master %d: %+v", m, r)
+			// By -J the agent comes with a session only, so the master has one.
+			master := p.ssh(append(append([]string{"-M", "-S", control}, way...), "cat")...)
+			hold, err := master.StdinPipe()
+			if err != nil {
+				t.Error(err)
 				return
 			}
+			if err := master.Start(); err != nil {
+				t.Error(err)
+				return
+			}
+			defer func() {
+				_ = hold.Close()
+				_ = master.Wait()
+			}()
+			w.eventually("the master is there", func() bool {
+				_, err := os.Stat(control)
+				return err == nil
+			})
 			var inner sync.WaitGroup
 			for i := range each {
 				inner.Go(func() {
@@ -303,7 +315,6 @@ func TestManyAtOnce(t *testing.T) {
 				})
 			}
 			inner.Wait()
-			p.run(p.ssh(append([]string{"-S", control, "-O", "exit"}, way...)...))
 		})
 	}
 	work.Wait()

@@ -169,15 +169,17 @@ func (s *session) over(ctx context.Context, err error) {
 	if !s.started() {
 		return
 	}
-	reason := ""
-	if err != nil && !errors.Is(err, context.Canceled) {
-		reason = refusalOf(err).text
-	} else if err != nil {
-		reason = "the client's connection ended"
-	}
 	s.mu.Lock()
 	exit := s.exit
 	s.mu.Unlock()
+	reason := ""
+	switch {
+	case err != nil && !errors.Is(err, context.Canceled):
+		reason = refusalOf(err).text
+	case err != nil && exit.Status == nil && exit.Signal == "":
+		// Clients that know their exit status don't wait for the rest.
+		reason = "the client's connection ended"
+	}
 	s.rec.Exit(exit)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sealTime)
 	defer cancel()

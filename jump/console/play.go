@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"time"
 
 	"github.com/fleetca/fleetca/cmd/program"
@@ -72,15 +73,20 @@ func (cmd *playCmd) run(ctx context.Context, c *call) error {
 	}
 	events := replay.Events(ctx, c.Store, s.ID)
 	if cmd.Speed == 0 {
-		return cmd.dump(c.Out, events)
+		return c.dump(events, cmd.Raw)
 	}
 	out := c.Out
-	// What went to a terminal says itself where lines begin.
-	if raw, ok := out.(*lineWriter); ok && s.Kind == store.KindTerminal {
-		out = raw.w
+	if lines, ok := out.(*lineWriter); ok {
+		out = lines.w // the player sees to line ends itself
+	}
+	var keys io.Reader
+	if c.In != nil {
+		// Without its deadlines: a terminal that was made raw takes one and reads
+		// on all the same, and the player would wait for that read to end.
+		keys = struct{ io.Reader }{c.In}
 	}
 	return replay.Play(ctx, events, replay.PlayOptions{
-		Out: out, Keys: c.In, Speed: cmd.Speed, MaxIdle: cmd.MaxIdle, Start: cmd.Start, Raw: cmd.Raw,
+		Out: out, Keys: keys, Speed: cmd.Speed, MaxIdle: cmd.MaxIdle, Start: cmd.Start, Raw: cmd.Raw,
 		Size: c.Size, Notice: notice,
 	})
 }
@@ -100,9 +106,11 @@ func playable(s store.Session) error {
 }
 
 // dump writes the output without waiting.
-func (cmd *playCmd) dump(out io.Writer, events func(func(cast.Event, error) bool)) error {
-	if !cmd.Raw {
-		out = replay.NewFilter(out)
+func (c *call) dump(events iter.Seq2[cast.Event, error], raw bool) error {
+	filter := replay.NewFilter(c.Out)
+	var out io.Writer = filter
+	if raw {
+		out = c.Out
 	}
 	for ev, err := range events {
 		if err != nil {
@@ -114,6 +122,9 @@ func (cmd *playCmd) dump(out io.Writer, events func(func(cast.Event, error) bool
 		if _, err := out.Write(ev.Data); err != nil {
 			return err
 		}
+	}
+	if c.Terminal && !raw {
+		return filter.Restore(0)
 	}
 	return nil
 }

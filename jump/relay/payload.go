@@ -29,6 +29,13 @@ const (
 const TypeKeepAlive = "keepalive@openssh.com"
 
 // Types of global requests.
+//
+// Not all should be passed on. no-more-sessions@openssh.com is for whoever
+// answers the client's channels to heed: OpenSSH's client sends it right behind
+// the request for its session, so that it would overtake that on its way to the
+// host, and sshd ends the connection of one that opens a session after it.
+// hostkeys-00@openssh.com would teach clients the host's keys for what they
+// know by another.
 const (
 	TypeTCPIPForward             = "tcpip-forward"                          // RFC 4254 §7.1
 	TypeCancelTCPIPForward       = "cancel-tcpip-forward"                   // RFC 4254 §7.1

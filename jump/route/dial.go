@@ -142,7 +142,7 @@ func (t *trip) run(ctx context.Context) (*Upstream, error) {
 			return nil, t.refusal
 		case !a.passing(err):
 			return nil, a.describe(err)
-		case ctx.Err() != nil:
+		case ctx.Err() != nil || t.overall.remaining() < pause:
 			return nil, a.describe(err)
 		}
 		t.tell.say(a.excuse(err) + ", trying again")

@@ -133,9 +133,9 @@ func (e *HostKeyError) Error() string {
 	case WrongName:
 		text = fmt.Sprintf("its certificate is not for %q but for %.300q", e.Name, strings.Join(e.Names, ","))
 	case Expired:
-		text = "its certificate has expired" + at(" on ", e.ValidBefore)
+		text = "its certificate has expired" + when(" on ", e.ValidBefore)
 	case NotYetValid:
-		text = "its certificate is not valid" + at(" before ", e.ValidAfter) + ", or a clock is wrong"
+		text = "its certificate is not valid" + when(" before ", e.ValidAfter) + ", or a clock is wrong"
 	case Revoked:
 		text = "its key or certificate is revoked"
 	case Unknown:
@@ -157,7 +157,7 @@ func (e *HostKeyError) Error() string {
 	return "host key of " + e.Host + ": " + text
 }
 
-func at(before string, t time.Time) string {
+func when(before string, t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}

@@ -55,6 +55,9 @@ func (w *wire) Read(b []byte) (int, error) {
 	if err != nil {
 		w.failed(err)
 	}
+	if errors.Is(err, errTooTalkative) {
+		n = 0 // io.ReadFull passes over an error that comes with what it wants
+	}
 	return n, err
 }
 

@@ -1,6 +1,8 @@
 package badgerstore
 
 import (
+	"io"
+	"log/slog"
 	"testing"
 
 	"github.com/fleetca/fleetca/jump/store"
@@ -10,6 +12,10 @@ import (
 // small is for tests: it needs little room.
 func small(dir string) Config {
 	return Config{Dir: dir, Reserve: 96 * mib, CloseReserve: 64 * mib, Ballast: 16 * mib}
+}
+
+func textLog(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
 func TestContract(t *testing.T) {
