@@ -8,6 +8,7 @@ import (
 	"net"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -141,7 +142,13 @@ func (c *jumpInitCmd) draft(ctx context.Context, a *program.App) (*jumpDraft, er
 	for _, name := range c.Name {
 		d.names = append(d.names, strings.ToLower(name))
 	}
-	var err error
+	err := jumpconfig.CheckName(d.names[0])
+	if err != nil {
+		return nil, program.WithCode(program.ExitUsage, fmt.Errorf("--name: %w", err))
+	}
+	if slices.Contains(c.Admin, "") {
+		return nil, program.WithCode(program.ExitUsage, errors.New("--admin: the identity is empty"))
+	}
 	if c.TTL != "" {
 		if d.ttl, err = profile.ParseTTL(c.TTL); err != nil {
 			return nil, program.WithCode(program.ExitUsage, fmt.Errorf("--ttl: %w", err))
@@ -186,7 +193,7 @@ func (c *jumpInitCmd) draft(ctx context.Context, a *program.App) (*jumpDraft, er
 // lowPort tells whether one of the addresses needs a privilege.
 func lowPort(addresses []string) (bool, error) {
 	low := false
-	for _, address := range addresses {
+	for i, address := range addresses {
 		_, text, err := net.SplitHostPort(address)
 		if err != nil {
 			return false, fmt.Errorf("--listen %q is not of the form [HOST]:PORT", address)
@@ -194,6 +201,9 @@ func lowPort(addresses []string) (bool, error) {
 		port, err := strconv.ParseUint(text, 10, 16)
 		if err != nil {
 			return false, fmt.Errorf("--listen %q: %q is not a port", address, text)
+		}
+		if slices.Contains(addresses[:i], address) {
+			return false, fmt.Errorf("--listen %q is said twice", address)
 		}
 		low = low || port > 0 && port < 1024
 	}

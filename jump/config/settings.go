@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -17,9 +18,19 @@ import (
 )
 
 var (
-	hostName    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
+	hostName    = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$`)
 	clusterName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$`)
 )
+
+// CheckName returns nil if a jump host may have this name: a host name or an
+// address, in any case.
+func CheckName(name string) error {
+	lower := strings.ToLower(name)
+	if _, err := netip.ParseAddr(lower); err != nil && (len(lower) > 253 || !hostName.MatchString(lower)) {
+		return fmt.Errorf("%q is not a host name", name)
+	}
+	return nil
+}
 
 // maxSocket is the longest path that a unix socket can have.
 const maxSocket = 107
@@ -31,8 +42,8 @@ func (r *reading) identity() {
 		r.missing("name", "the jump host's name, which its certificate is for")
 	} else if name, ok := v.text(); ok {
 		c.Name = strings.ToLower(name)
-		if _, err := netip.ParseAddr(c.Name); err != nil && (len(c.Name) > 253 || !hostName.MatchString(c.Name)) {
-			v.fail("%q is not a host name", name)
+		if err := CheckName(name); err != nil {
+			v.fail("%w", err)
 			c.Name = "" // nothing more is to be said of it
 		}
 	}
