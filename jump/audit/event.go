@@ -1,32 +1,34 @@
 package audit
 
-import (
-	"time"
-)
+import "time"
 
-// Names of events. Others may be recorded too; docs/audit.md lists which fields
-// each of these has.
+// Names of events. Others may be recorded too; docs/audit.md tells what each of
+// these has in it.
 const (
-	EventAuth          = "auth"           // a person, or somebody who claims to be one, tried to log in
+	EventAuth          = "auth"           // somebody logged in to the jump host, or failed to
 	EventSessionStart  = "session.start"  // a session begins
 	EventSessionEnd    = "session.end"    // a session has ended
-	EventSessionReject = "session.reject" // a session, or a connection, was refused
+	EventSessionReject = "session.reject" // a destination, session or forwarding was refused
 	EventSessionJoin   = "session.join"   // somebody watches a running session
-	EventSessionLeave  = "session.leave"  // and stopped
-	EventExec          = "exec"           // a command ended
+	EventSessionLeave  = "session.leave"  // and has stopped
+	EventSessionStop   = "session.stop"   // somebody ends another one's session
+	EventExec          = "exec"           // a command has ended
 	EventSCP           = "scp"            // a file passed by the old scp protocol
 	EventSFTP          = "sftp"           // an operation on a file over SFTP
-	EventPort          = "port"           // a port, X11 or agent forwarding ended
+	EventPort          = "port"           // a forwarding has ended
 	EventResize        = "resize"         // a terminal changed its size
-	EventCert          = "cert"           // the jump host signed a certificate for itself
-	EventPlay          = "recording.play" // somebody read a recording
-	EventExport        = "recording.export"
-	EventRemove        = "recording.remove" // somebody, or the retention, removed a recording
-	EventAuditRead     = "audit.read"       // somebody searched the audit
-	EventServerStart   = "server.start"
-	EventServerReload  = "server.reload"
-	EventServerStop    = "server.stop"
-	EventDamage        = "audit.damage" // written by this package: what Open found
+
+	EventShow   = "recording.show"   // somebody looks at the details of a recording
+	EventPlay   = "recording.play"   // somebody plays a recording
+	EventExport = "recording.export" // somebody exports a recording
+	EventVerify = "recording.verify" // somebody verifies recordings
+	EventRemove = "recording.remove" // somebody, or the retention, removes a recording
+
+	EventAuditRead    = "audit.read"   // somebody searches or verifies the audit log
+	EventDamage       = "audit.damage" // the audit log was found damaged; written by this package
+	EventServerStart  = "server.start"
+	EventServerReload = "server.reload"
+	EventServerStop   = "server.stop"
 )
 
 // Event is what happened. Strings are as the client, host or person gave them:
@@ -87,10 +89,13 @@ type Event struct {
 
 	// Action is what was done to Path: "read", "write", "rename", "remove" …
 	Action string `json:"action,omitempty"`
-	// Path is a file as it was asked for; Target the other one of a rename or
-	// link.
+	// Path is a file as it was asked for, Target the other one of a rename or
+	// link. Of a forwarding they are its two ends.
 	Path   string `json:"path,omitempty"`
 	Target string `json:"target,omitempty"`
+	// Within is set for an scp to a path that may be a directory, which the
+	// protocol doesn't tell: the file is Path, or Within if Path was one.
+	Within string `json:"within,omitempty"`
 	// Len is how many bytes of the file passed; nil where none could.
 	Len *uint64 `json:"len,omitempty"`
 	// SHA256 is the digest of the file, in hex, if the whole of it passed.

@@ -20,6 +20,8 @@ import (
 
 const (
 	extension = ".jsonl"
+	// tornReason is told about it.
+	tornReason = "the last line was torn, as by a crash, and was put aside"
 	// asideExtension is added to the name of a file for what was torn off it.
 	asideExtension = ".torn"
 )
@@ -246,7 +248,7 @@ func putAside(path string, whole, size int64) (Event, error) {
 	torn := uint64(size - whole)
 	return Event{
 		Event: EventDamage, Path: filepath.Base(path), Target: filepath.Base(aside), Len: &torn,
-		Reason: "the last line was torn, as by a crash, and was put aside",
+		Reason: tornReason,
 	}, nil
 }
 
