@@ -64,9 +64,10 @@ var errRewind = errors.New("rewind")
 // and right (or h and l) seek by five seconds, 'q', ^C and ^D quit. Seeking
 // back ranges over events again. Times are those after MaxIdle.
 //
-// Keys is read in a goroutine that ends when Play returns if Keys has
-// SetReadDeadline and supports it; otherwise it ends with the next byte or at
-// the end of Keys, which the caller then brings about.
+// Keys is read in a goroutine. It has ended when Play returns if Keys is an
+// *os.File, which must stay open until then, or has a SetReadDeadline that works;
+// otherwise it ends with the next byte or at the end of Keys, which the caller
+// then brings about.
 func Play(ctx context.Context, events iter.Seq2[cast.Event, error], o PlayOptions) error {
 	if o.Out == nil {
 		return errors.New("playing a recording: Out is not set")
@@ -80,13 +81,16 @@ func Play(ctx context.Context, events iter.Seq2[cast.Event, error], o PlayOption
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	keyboard := newKeyboard(o.Keys)
+	keyboard, err := newKeyboard(o.Keys)
+	if err != nil {
+		return err
+	}
 	defer keyboard.close()
 	p := &player{
 		o: o, keys: keyboard.keys, filter: NewFilter(o.Out),
 		speed: min(max(o.Speed, MinSpeed), MaxSpeed), start: o.Start, mark: o.Now(),
 	}
-	err := p.pass(ctx, events)
+	err = p.pass(ctx, events)
 	for errors.Is(err, errRewind) {
 		if err = p.clear(); err == nil {
 			err = p.pass(ctx, events)

@@ -15,6 +15,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/creack/pty"
+	"golang.org/x/term"
+
 	"github.com/fleetca/fleetca/jump/cast"
 )
 
@@ -305,6 +308,36 @@ func TestPlayEndsReadingKeys(t *testing.T) {
 			t.Error("the goroutine that reads keys was left")
 		}
 	})
+}
+
+// Reading keys from a terminal ends with Play, and takes nothing that is typed
+// later.
+func TestPlayOnATerminal(t *testing.T) {
+	controlling, tty, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer controlling.Close()
+	defer tty.Close()
+	if _, err := term.MakeRaw(int(tty.Fd())); err != nil { // Fd makes it blocking
+		t.Fatal(err)
+	}
+	if err := Play(t.Context(), events(at(0, cast.Output, "x")), PlayOptions{Out: tty, Keys: tty}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := controlling.WriteString(" q"); err != nil {
+		t.Fatal(err)
+	}
+	if err := Play(t.Context(), events(at(0, cast.Output, "x"), at(3600, cast.Output, "y")), PlayOptions{Out: tty, Keys: tty}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := controlling.WriteString("later"); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 5)
+	if n, err := io.ReadFull(tty, buf); string(buf[:n]) != "later" || err != nil {
+		t.Errorf("what was typed after: %q, %v", buf[:n], err)
+	}
 }
 
 func TestRestoreUsesTheSize(t *testing.T) {
