@@ -12,7 +12,7 @@ import (
 // again.
 //
 // Of the alternate screen, where editors and pagers draw, it gives what stood
-// there when it was left.
+// there when it was left, after what was on the main screen by then.
 type screen struct {
 	line func(string)
 
@@ -44,10 +44,11 @@ type cursor struct {
 }
 
 // textLine is a line of the screen; wrapped says that the next one goes on
-// with it.
+// with it, given that it was given out as it is.
 type textLine struct {
 	cells   []cell
 	wrapped bool
+	given   bool
 }
 
 // cell is a character with what combines with it; 0 is the second half of a
@@ -116,7 +117,12 @@ func (s *screen) give(lines []textLine) {
 	if s.alternate {
 		return
 	}
-	for _, l := range lines {
+	for i := range lines {
+		l := &lines[i]
+		if l.given {
+			continue
+		}
+		l.given = true
 		l.appendTo(&s.partial)
 		if l.wrapped && s.partial.Len() < maxPartial {
 			continue
@@ -129,7 +135,7 @@ func (s *screen) give(lines []textLine) {
 // maxPartial bounds how long a line may become by wrapping.
 const maxPartial = 1 << 20
 
-func (l textLine) appendTo(b *strings.Builder) {
+func (l *textLine) appendTo(b *strings.Builder) {
 	for _, c := range l.cells {
 		if c.r != 0 {
 			b.WriteRune(c.r)
@@ -145,10 +151,7 @@ func (s *screen) giveAll() {
 		n--
 	}
 	s.give(s.lines[:n])
-	if s.partial.Len() > 0 {
-		s.line(s.partial.String())
-		s.partial.Reset()
-	}
+	s.flushPartial()
 }
 
 // close hands on what is left.
@@ -246,11 +249,14 @@ func (s *screen) combine(r rune) {
 	}
 	if x >= 0 && x < len(l.cells) && len(l.cells[x].more) < maxMore {
 		l.cells[x].more += string(r)
+		l.given = false
 	}
 }
 
-// split makes blanks of a wide character that column x would cut in two.
+// split makes blanks of a wide character that column x would cut in two, for a
+// change there.
 func (l *textLine) split(x int) {
+	l.given = false
 	if x > 0 && x < len(l.cells) && l.cells[x].r == 0 {
 		l.cells[x-1], l.cells[x] = cell{r: ' '}, cell{r: ' '}
 	}
@@ -344,6 +350,8 @@ func (s *screen) enter() {
 	if s.alternate {
 		return
 	}
+	s.give(s.lines[:s.cursor.y])
+	s.flushPartial()
 	s.alternate = true
 	s.mainLines, s.mainCursor = s.lines, s.cursor
 	s.lines = make([]textLine, s.rows)

@@ -67,7 +67,11 @@ func TestScreen(t *testing.T) {
 		{"character in pieces", "\xe2\x82\xac", "€"},
 		{
 			"full-screen program", "$ vi\r\n\x1b[?1049h\x1b[H\x1b[2Jtext of\r\nthe file\x1b[?1049l$ ",
-			"[a full-screen program left this:]\ntext of\nthe file\n[end of the full screen]\n$ vi\n$",
+			"$ vi\n[a full-screen program left this:]\ntext of\nthe file\n[end of the full screen]\n$",
+		},
+		{
+			"line changed after a full-screen program", "one\r\ntwo\r\n\x1b[?47h\x1b[?47l\x1b[1;4Hmore\x1b[4;1Hend",
+			"one\ntwo\nonemore\n\nend",
 		},
 		{"full-screen program that left nothing", "a\x1b[?47hx\x1b[2K\x1b[?47lb", "ab"},
 		{"full screen to the end", "a\x1b[?1047h\x1b[1;2Hx", "[a full-screen program left this:]\n x\n[end of the full screen]\na"},

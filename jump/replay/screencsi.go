@@ -157,8 +157,10 @@ func (s *screen) eraseLine(what int) {
 	switch what {
 	case 0:
 		l := s.current()
-		l.split(s.cursor.x)
-		l.cells = l.cells[:min(s.cursor.x, len(l.cells))]
+		if s.cursor.x < len(l.cells) {
+			l.split(s.cursor.x)
+			l.cells = l.cells[:s.cursor.x]
+		}
 		l.wrapped = false
 	case 1:
 		s.erase(0, s.cursor.x+1)
