@@ -20,16 +20,18 @@ import (
 // keys, can send every other request too, and tells a refusal from a broken
 // agent only by the text of its errors.
 const (
-	agentFailure         = 5
-	agentRequestKeys     = 11
-	agentKeys            = 12
-	agentRequestSign     = 13
-	agentSignature       = 14
-	agent2Failure        = 30  // as old agents of OpenSSH say it
-	agentForeignFailure  = 102 // and those of ssh.com
-	maxAgentAnswer       = 256 << 10
-	maxAgentKeys         = 2048 // as in OpenSSH, like the one before
-	maxAgentMessageToSay = 256 << 10
+	agentFailure        = 5
+	agentRequestKeys    = 11
+	agentKeys           = 12
+	agentRequestSign    = 13
+	agentSignature      = 14
+	agent2Failure       = 30  // as old agents of OpenSSH say it
+	agentForeignFailure = 102 // and those of ssh.com
+
+	// The bounds are those of OpenSSH's own agent and client.
+	maxAgentRequest = 256 << 10
+	maxAgentAnswer  = 256 << 10
+	maxAgentKeys    = 2048
 )
 
 // AgentSigner gives a signer for the first of certs that the agent behind ag
@@ -155,7 +157,7 @@ func (a *agentConn) end(cause error) {
 // ask sends a request and returns the answer, unless it is a refusal.
 func (a *agentConn) ask(ctx context.Context, op string, request []byte) ([]byte, error) {
 	fail := func(err error) error { return &AgentError{Op: op, Err: err} }
-	if len(request) > maxAgentMessageToSay {
+	if len(request) > maxAgentRequest {
 		return nil, fail(fmt.Errorf("a request of %d bytes is too long", len(request)))
 	}
 	select {
