@@ -3,6 +3,7 @@ package badgerstore
 import (
 	"io"
 	"log/slog"
+	"os"
 	"testing"
 
 	"github.com/fleetca/fleetca/jump/store"
@@ -15,7 +16,11 @@ func small(dir string) Config {
 }
 
 func textLog(w io.Writer) *slog.Logger {
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	level := slog.LevelWarn
+	if os.Getenv("BADGERSTORE_DEBUG") != "" {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 }
 
 func TestContract(t *testing.T) {

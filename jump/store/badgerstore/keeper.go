@@ -17,6 +17,7 @@ const (
 	watchEvery   = 250 * time.Millisecond // how often the keeper looks at the disk
 	measureEvery = 30 * time.Second
 	collectEvery = 10 * time.Minute
+	hurryEvery   = 5 * time.Second // instead, while room is short
 	// sweepAtOnce is how many removed sessions lose their blocks in one go;
 	// Badger compares each key with each of them.
 	sweepAtOnce = 128
@@ -177,7 +178,11 @@ func (s *Store) keeper() {
 		case <-watch.C:
 		}
 		s.disk.watch()
-		if swept || time.Since(collected) >= collectEvery {
+		every := collectEvery
+		if s.disk.space().Level > store.Plenty {
+			every = hurryEvery
+		}
+		if swept || time.Since(collected) >= every {
 			if err := s.sweep(); err != nil {
 				s.cfg.Log.Error("blocks of removed sessions were not dropped", "error", err)
 			}
