@@ -167,6 +167,13 @@ func TestRefusals(t *testing.T) {
 	if _, err := Open(t.Context(), Config{Dir: dir}); err == nil {
 		t.Error("a link was taken for a file")
 	}
+	link := filepath.Join(dir, "2026-11-21.jsonl")
+	must(t, os.Remove(link))
+	must(t, os.WriteFile(link, nil, 0o600))
+	must(t, os.Chmod(link, 0o620))
+	if _, err := Open(t.Context(), Config{Dir: dir}); err == nil || !strings.Contains(err.Error(), "others than its owner") {
+		t.Errorf("a file for all: %v", err)
+	}
 	file := filepath.Join(t.TempDir(), "file")
 	must(t, os.WriteFile(file, nil, 0o600))
 	if _, err := Open(t.Context(), Config{Dir: file}); err == nil {
@@ -280,6 +287,41 @@ func TestHeal(t *testing.T) {
 				t.Error("whole lines were changed")
 			}
 		})
+	}
+}
+
+// TestHealLargeFile has more in the file than is read for its end, before and
+// after the last whole line.
+func TestHealLargeFile(t *testing.T) {
+	for _, torn := range []int{0, 100, 2 * tail} {
+		dir := t.TempDir()
+		s := newStore(t)
+		c := newClock()
+		config := Config{Dir: dir, Now: c.now, Store: s}
+		l := openLog(t, config)
+		for range 300 {
+			must(t, l.Record(t.Context(), Event{Event: EventExec, User: "a", Command: strings.Repeat("\n", maxValue/2)}))
+		}
+		must(t, l.Close())
+		path := filepath.Join(dir, "2026-11-21.jsonl")
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+		must(t, err)
+		_, err = f.Write(make([]byte, torn))
+		must(t, err)
+		must(t, f.Close())
+		if info, err := os.Stat(path); err != nil || info.Size() < tail {
+			t.Fatalf("the file has only %d bytes, %v", info.Size(), err)
+		}
+		l = openLog(t, config)
+		record(t, l, "b")
+		report, err := l.Verify(t.Context())
+		must(t, err)
+		if want := 301 + uint64(min(torn, 1)); report.Count != 0 || report.Records != want {
+			t.Errorf("%d torn bytes: %d records, want %d; %v", torn, report.Records, want, report.Problems)
+		}
+		if got := users(t, l, store.AuditQuery{FromSequence: 300, Event: EventAuth}); got != "b" {
+			t.Errorf("%d torn bytes: found %q", torn, got)
+		}
 	}
 }
 

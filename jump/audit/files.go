@@ -57,9 +57,20 @@ func lockDir(dir string) (*os.File, error) {
 
 // openFile opens a file of the log for appending.
 func openFile(path string, flags int) (file, error) {
-	f, err := os.OpenFile(path, flags|os.O_WRONLY|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(path, flags|os.O_WRONLY|os.O_APPEND|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, err // not f: a nil *os.File is no nil file
+	}
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = fmt.Errorf("%q is not a plain file", path)
+	case info.Mode().Perm()&0o022 != 0:
+		err = fmt.Errorf("%q has mode %#o: others than its owner may write to it", path, info.Mode().Perm())
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }
@@ -114,20 +125,40 @@ type end struct {
 	seen   Record // the one whose sequence number was asked for
 }
 
-// readEnd looks for the last whole record of a file, and for one more.
+// tail is how much of a file is read for its end, as a rule.
+const tail = 2 * maxLine
+
+// readEnd looks for the last whole record of a file, and for one more, which is
+// expected near it.
 func readEnd(path string, sequence uint64) (end, error) {
 	f, err := openRead(path)
 	if err != nil {
 		return end{}, err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return end{}, err
+	}
+	e, err := readEndFrom(f, max(0, info.Size()-tail), sequence)
+	if err == nil && e.record.Sequence == 0 && info.Size() > tail {
+		e, err = readEndFrom(f, 0, sequence)
+	}
+	return e, err
+}
+
+func readEndFrom(f *os.File, from int64, sequence uint64) (end, error) {
+	if _, err := f.Seek(from, io.SeekStart); err != nil {
+		return end{}, err
+	}
 	var e end
-	for t, err := range texts(f, 0) {
+	for t, err := range texts(f, from) {
 		if err != nil {
 			return end{}, err
 		}
 		e.size = t.next
-		if !t.ended || t.long {
+		// The first line is not from its beginning, as a rule.
+		if !t.ended || t.long || from > 0 && t.offset == from {
 			continue
 		}
 		// Lines that can't be read and have readable ones after them are no
@@ -182,6 +213,10 @@ func (l *Log) resume(ctx context.Context) ([]Event, error) {
 	damage = append(damage, l.compare(last, seen)...)
 	l.durable = l.sequence
 	l.feeder = feeder{next: last.Sequence + 1, fed: last.Sequence}
+	if last.Sequence == l.sequence {
+		// It has all there is: go on where the file does.
+		l.feeder.day, l.feeder.offset = l.day, l.size
+	}
 	return damage, nil
 }
 

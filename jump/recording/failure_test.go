@@ -286,6 +286,29 @@ func TestBestEffortFromTheStart(t *testing.T) {
 	})
 }
 
+// TestFullFromStartToEnd has a store that takes only what ends recordings: the
+// whole of it comes then.
+func TestFullFromStartToEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, mode := range []string{BestEffort, Off} {
+			s := newStore(t)
+			s.SetLevel(store.Full)
+			o := onTerminal()
+			o.Mode = mode
+			r := start(t, Config{Store: s}, o)
+			must(t, r.Output([]byte("x")))
+			time.Sleep(10 * time.Second)
+			mustClose(t, r)
+			entry, err := s.Session(t.Context(), r.ID())
+			must(t, err)
+			events, d := read(t, s, r.ID())
+			if entry.State != store.Ended || (mode == BestEffort) != (d.Sealed() && string(data(events, cast.Output)) == "x") {
+				t.Errorf("mode %s: %s, index entry %+v", mode, lines(events), entry)
+			}
+		}
+	})
+}
+
 // TestBestEffortSlow has a store that hangs, which is no error for a long time.
 func TestBestEffortSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
