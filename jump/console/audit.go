@@ -28,6 +28,9 @@ type auditCmd struct {
 	Verify  bool   `help:"Instead, check that the audit log is whole and unchanged."`
 }
 
+// maxLast is how many records are kept in memory, to show the last ones.
+const maxLast = 10000
+
 // Help is shown below the flags' summary.
 func (*auditCmd) Help() string {
 	return `The oldest event comes first. That the log was read is put into it.
@@ -51,6 +54,9 @@ func (cmd *auditCmd) run(ctx context.Context, c *call) error {
 	}
 	if cmd.Verify {
 		return cmd.verify(ctx, c)
+	}
+	if cmd.Limit > maxLast {
+		return program.WithCode(program.ExitUsage, fmt.Errorf("--limit: the last %d at most, or 0 for all", maxLast))
 	}
 	// Its own reading is no part of what is found.
 	if q.Until.IsZero() {

@@ -178,7 +178,16 @@ func TestShow(t *testing.T) {
 			t.Errorf("show lacks %q:\n%s", want, out)
 		}
 	}
-	if got := f.events(eventShow); len(got) != 3 || got[0].User != "rita" || got[0].SID != running.ID || got[0].RemoteAddr != "192.0.2.9:5" {
+	var many []cast.Event
+	for range maxDetails + 5 {
+		many = append(many, jsonEvent(t, cast.Gap, cast.GapSummary{Bytes: 1}))
+	}
+	long := f.add(3*time.Minute, store.Session{Identity: "alice", Kind: store.KindTerminal}, many...)
+	out, errs, _ := f.run(auditor, "sessions show "+long.ID)
+	if strings.Count(out, "\nmissing") != maxDetails || !strings.Contains(errs, "5 more events of kind gap are not shown") {
+		t.Errorf("a long one: %d lines, %q", strings.Count(out, "\n"), errs)
+	}
+	if got := f.events(eventShow); len(got) != 4 || got[0].User != "rita" || got[0].SID != running.ID || got[0].RemoteAddr != "192.0.2.9:5" {
 		t.Errorf("showing is audited as %+v", got)
 	}
 	_ = bob
@@ -359,6 +368,7 @@ func TestAudit(t *testing.T) {
 	if out := f.must(auditor, "audit --event audit.read --limit 3 --json"); strings.Count(out, "\n") != 3 {
 		t.Errorf("--limit 3: %s", out)
 	}
+	f.refused(auditor, "audit --limit 10001", 2, "the last 10000 at most")
 	if _, errs, code := f.run(auditor, "audit --verify"); code != 0 || !strings.Contains(errs, "in 1 file; the last one's hash is ") {
 		t.Errorf("--verify: %d %s", code, errs)
 	}

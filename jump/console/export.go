@@ -57,5 +57,9 @@ func (cmd *exportCmd) run(ctx context.Context, c *call) error {
 		return err
 	}
 	out := bufio.NewWriterSize(c.Out, 64<<10)
-	return errors.Join(replay.Export(ctx, out, c.Store, s.ID, format), out.Flush())
+	err = replay.Export(ctx, out, c.Store, s.ID, format)
+	if flushed := out.Flush(); err == nil {
+		err = flushed
+	}
+	return err
 }

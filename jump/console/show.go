@@ -33,8 +33,8 @@ ${exit_codes}`
 // Run has the command run.
 func (cmd *showCmd) Run(do Do) error { return do(cmd) }
 
-// details are what a recording holds beside output. Each list is cut at
-// maxDetails, so that no recording takes the server's memory.
+// details are what a recording holds beside output. The lists are cut, so that
+// no recording takes the server's memory.
 type details struct {
 	listed
 	Verdict string `json:"verdict"`
@@ -53,12 +53,13 @@ type details struct {
 	Notes    []json.RawMessage    `json:"notes,omitempty"`
 	Events   map[string]uint64    `json:"events,omitempty"` // by kind
 	Left     map[string]uint64    `json:"left_out,omitempty"`
-	verdict  replay.Verdict
+	bytes    int                  // of what is listed
 }
 
 const (
-	maxDetails = 10000
-	maxCommand = 64 << 10
+	maxDetails     = 10000    // of a kind
+	maxDetailBytes = 16 << 20 // of all kinds
+	maxCommand     = 64 << 10
 )
 
 func (cmd *showCmd) run(ctx context.Context, c *call) error {
@@ -87,7 +88,7 @@ func (c *call) details(ctx context.Context, s store.Session) (*details, error) {
 	}
 	s = verdict.Session
 	d := &details{
-		listed: listed{s, c.lasted(s).Seconds()}, verdict: verdict,
+		listed:  listed{s, c.lasted(s).Seconds()},
 		Verdict: verdict.String(), Intact: verdict.Intact(),
 		Events: map[string]uint64{}, Left: map[string]uint64{},
 	}
@@ -105,9 +106,11 @@ func (c *call) details(ctx context.Context, s store.Session) (*details, error) {
 func (d *details) add(ev cast.Event) {
 	name := ev.Kind.String()
 	d.Events[name]++
-	if ev.Kind.JSON() && d.Events[name] > maxDetails {
-		d.Left[name]++
-		return
+	if ev.Kind.JSON() && ev.Kind != cast.EndKind {
+		if d.bytes += len(ev.Data); d.Events[name] > maxDetails || d.bytes > maxDetailBytes {
+			d.Left[name]++
+			return
+		}
 	}
 	switch ev.Kind {
 	case cast.Start:
