@@ -110,6 +110,7 @@ func (c *content) hold(offset uint64, data []byte, b *budget) {
 func (c *content) drain(b *budget) {
 	for len(c.held) > 0 && c.held[0].offset <= c.next {
 		h := c.held[0]
+		c.held[0] = chunk{} // or the array would keep it
 		c.held = c.held[1:]
 		c.size -= len(h.data)
 		b.left += len(h.data)

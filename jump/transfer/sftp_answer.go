@@ -39,6 +39,7 @@ func (p *SFTPParser) answer(kind byte, body reader) error {
 		return errors.New("an answer to what nobody asked")
 	}
 	if r.next != nil {
+		r.next.last = r.last
 		p.requests[id] = r.next
 	} else {
 		delete(p.requests, id)

@@ -13,6 +13,7 @@ type request struct {
 	sequence uint64
 	cost     int
 	next     *request // with the same id, made later
+	last     *request // of those, kept by the first
 
 	op   *Operation // to be emitted with the answer's result
 	path string     // of what is opened, or asked about
@@ -74,12 +75,10 @@ func (p *SFTPParser) wait(r *request) error {
 	}
 	if first := p.requests[r.id]; first != nil {
 		// Ids should be unique; hosts answer in order all the same.
-		for first.next != nil {
-			first = first.next
-		}
-		first.next = r
+		first.last.next, first.last = r, r
 		return nil
 	}
+	r.last = r
 	p.requests[r.id] = r
 	return nil
 }
