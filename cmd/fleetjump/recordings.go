@@ -157,6 +157,9 @@ func words(kctx *kong.Context) []string {
 }
 
 func values(target reflect.Value) []string {
+	if target.Kind() == reflect.Pointer {
+		target = target.Elem()
+	}
 	if target.Kind() != reflect.Slice {
 		return []string{fmt.Sprint(target.Interface())}
 	}

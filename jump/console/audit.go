@@ -23,7 +23,7 @@ type auditCmd struct {
 	SHA256  string `name:"sha256" placeholder:"HEX" help:"Only files with this digest."`
 	Since   string `placeholder:"TIME" help:"Only what happened since: so long ago (12h, 7d), or a date (2026-11-21)."`
 	Until   string `placeholder:"TIME" help:"Only what happened before."`
-	Limit   int    `default:"-1" help:"Only the last so many; 0 is all (default: 100, with --json all)."`
+	Limit   *int   `placeholder:"N" help:"Only the last so many; 0 is all (default: 100, with --json all)."`
 	JSON    bool   `help:"Write the lines of the audit log as they are."`
 	Verify  bool   `help:"Instead, check that the audit log is whole and unchanged."`
 }
@@ -55,7 +55,11 @@ func (cmd *auditCmd) run(ctx context.Context, c *call) error {
 	if cmd.Verify {
 		return cmd.verify(ctx, c)
 	}
-	if cmd.Limit > maxLast {
+	limit, err := rowLimit(cmd.Limit, cmd.JSON)
+	if err != nil {
+		return err
+	}
+	if limit > maxLast {
 		return program.WithCode(program.ExitUsage, fmt.Errorf("--limit: the last %d at most, or 0 for all", maxLast))
 	}
 	// Its own reading is no part of what is found.
@@ -64,12 +68,6 @@ func (cmd *auditCmd) run(ctx context.Context, c *call) error {
 	}
 	if err := c.record(ctx, audit.Event{Event: audit.EventAuditRead, Reason: cmd.words()}); err != nil {
 		return err
-	}
-	limit := cmd.Limit
-	if limit < 0 && cmd.JSON {
-		limit = 0
-	} else if limit < 0 {
-		limit = listLimit
 	}
 	t := newTable(c, "TIME ("+c.Now().In(c.Zone).Format("MST")+")", "EVENT", "USER", "LOGIN", "HOST", "SESSION", "DETAILS")
 	found := c.Audit.Query(ctx, q)

@@ -58,6 +58,7 @@ func TestList(t *testing.T) {
 		t.Errorf("the limit is silent: %q", errs)
 	}
 	f.refused(auditor, "sessions ls --since yesterday", 2, "hint: say how long ago")
+	f.refused(auditor, "sessions ls --limit=-1", 2, "-1 is negative")
 	f.refused(auditor, "sessions ls --kind video", 2, "--kind must be one of")
 	f.refused(auditor, "sessions", 2, "expected one of")
 	f.refused(auditor, "", 2, "expected one of")

@@ -7,6 +7,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/fleetca/fleetca/cmd/program"
 	"github.com/fleetca/fleetca/cmd/terminal"
 	"github.com/fleetca/fleetca/jump/store"
 )
@@ -20,12 +21,26 @@ type listCmd struct {
 	State string `enum:"any,open,ended,interrupted" default:"any" help:"Only in this state: open (running), ended or interrupted."`
 	Since string `placeholder:"TIME" help:"Only those that began since: so long ago (12h, 7d), or a date (2026-11-21)."`
 	Until string `placeholder:"TIME" help:"Only those that began before."`
-	Limit int    `default:"-1" help:"At most so many; 0 is all (default: 100, with --json all)."`
+	Limit *int   `placeholder:"N" help:"At most so many; 0 is all (default: 100, with --json all)."`
 	JSON  bool   `help:"Write a JSON line a session."`
 }
 
 // listLimit keeps a table readable.
 const listLimit = 100
+
+// rowLimit is how many rows are asked for; 0 is all.
+func rowLimit(asked *int, json bool) (int, error) {
+	switch {
+	case asked == nil && json:
+		return 0, nil
+	case asked == nil:
+		return listLimit, nil
+	case *asked < 0:
+		return 0, program.WithCode(program.ExitUsage, fmt.Errorf("--limit: %d is negative", *asked))
+	default:
+		return *asked, nil
+	}
+}
 
 // Help is shown below the flags' summary.
 func (*listCmd) Help() string {
@@ -52,11 +67,9 @@ func (cmd *listCmd) run(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	limit := cmd.Limit
-	if limit < 0 && cmd.JSON {
-		limit = 0
-	} else if limit < 0 {
-		limit = listLimit
+	limit, err := rowLimit(cmd.Limit, cmd.JSON)
+	if err != nil {
+		return err
 	}
 	out := newTable(c, "ID", "STARTED ("+c.Now().In(c.Zone).Format("MST")+")", "LASTED", "USER", "LOGIN", "HOST", "KIND", "EXIT", "COMMAND")
 	if cmd.JSON {

@@ -22,7 +22,7 @@ import (
 // playCmd is "play" and "sessions play".
 type playCmd struct {
 	ID      string        `arg:"" help:"ID, or its beginning."`
-	Speed   float64       `default:"1" help:"Times as fast; 0 writes all at once, without keys (default: 1)."`
+	Speed   float64       `default:"1" help:"Times as fast; 0 writes all at once, without keys."`
 	MaxIdle time.Duration `placeholder:"TIME" help:"Longest wait between two outputs, such as 2s (default: as it was)."`
 	Start   time.Duration `placeholder:"TIME" help:"Begin so long after the start, such as 5m."`
 	Raw     bool          `help:"Pass on everything that the host sent, also what does more than draw."`
@@ -33,7 +33,7 @@ func (*playCmd) Help() string {
 	return `Keys:
 
     space        pause, and go on
-    .            when paused: one output further
+    .            one output further, and pause
     ]            to the next marker: a resize, a gap, a file
     { }          slower, faster
     left right   5 seconds back, on; also h and l
