@@ -61,8 +61,9 @@ type Config struct {
 	Log *slog.Logger
 
 	// fsync makes a file durable; tests replace it to have a slow or a broken
-	// disk.
-	fsync func(*os.File) error
+	// disk. noSweep leaves the blocks of removed sessions to the next process.
+	fsync   func(*os.File) error
+	noSweep bool
 }
 
 const (

@@ -1,7 +1,6 @@
 package badgerstore
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -197,12 +196,12 @@ func TestKilled(t *testing.T) {
 		if err := c.stderr.String(); strings.Contains(err, "child:") || strings.Contains(err, "panic") || strings.Contains(err, "SIG") {
 			t.Fatalf("round %d: %v\n%s", round, c.cmd.ProcessState, err)
 		}
-		var log bytes.Buffer
+		log := new(logBuffer)
 		cfg := small(dir)
-		cfg.Log = textLog(&log)
+		cfg.Log = textLog(log)
 		s, err := Open(t.Context(), cfg)
 		if err != nil {
-			t.Fatalf("round %d: opening after %v: %v\n%s", round, c.cmd.ProcessState, err, log.Bytes())
+			t.Fatalf("round %d: opening after %v: %v\n%s", round, c.cmd.ProcessState, err, log.String())
 		}
 		if strings.Contains(log.String()+c.stderr.String(), "trying once more") {
 			retried++

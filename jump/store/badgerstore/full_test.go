@@ -457,4 +457,3 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 		}
 	}
 }
-

@@ -165,7 +165,7 @@ func (s *Store) keeper() {
 	watch := time.NewTicker(watchEvery)
 	defer watch.Stop()
 	measured, collected := time.Now(), time.Now()
-	if s.unswept.Load() {
+	if s.unswept.Load() || s.disk.space().Level > store.Plenty {
 		s.pokeKeeper()
 	}
 	for {
@@ -202,7 +202,7 @@ func (s *Store) keeper() {
 // sweep drops the blocks of removed sessions. A crash in here leaves marks of
 // sessions whose blocks may be gone already; the next sweep finds that out.
 func (s *Store) sweep() error {
-	if !s.unswept.Swap(false) {
+	if s.cfg.noSweep || !s.unswept.Swap(false) {
 		return nil
 	}
 	ids, err := s.marked(removedPrefix)
