@@ -17,6 +17,9 @@ const (
 	// settleTicks is how many ticks an exit status waits for output that the
 	// client doesn't take.
 	settleTicks = 100
+	// endWait is how long the end of output waits, see awaitExit, while the
+	// client may still send input.
+	endWait = 250 * time.Millisecond
 )
 
 // flow passes what one side sends to the other.
@@ -25,10 +28,15 @@ type flow struct {
 	from, to *end
 	requests *queue
 
-	// ended is closed when all streams are at their end and the other side was
-	// told, if it could be.
-	ended chan struct{}
-	// open counts the streams that are not.
+	// read is closed when all streams were passed on to their end, ended when
+	// the other side was told, if it could be.
+	read, ended chan struct{}
+	// exited is closed when an exit status or signal was passed on, or refused.
+	// Only the goroutine that handles the side's requests closes it.
+	exited chan struct{}
+	// unwanted says that the side takes no more input.
+	unwanted atomic.Bool
+	// open counts the streams that are not at their end.
 	open atomic.Int32
 	// moved counts what was passed on.
 	moved atomic.Uint64
@@ -40,7 +48,8 @@ type flow struct {
 func newFlow(r *relay, from Side) *flow {
 	f := &flow{
 		r: r, from: r.ends[from], to: r.ends[from.Other()],
-		requests: newQueue(), ended: make(chan struct{}),
+		requests: newQueue(),
+		read:     make(chan struct{}), ended: make(chan struct{}), exited: make(chan struct{}),
 	}
 	f.open.Store(int32(r.streams))
 	return f
@@ -125,18 +134,23 @@ func (f *flow) drain(ctx context.Context) {
 func (f *flow) handle(ctx context.Context, q *ssh.Request) {
 	first := f.from.side == Downstream && f.r.programs && starts(q.Type)
 	ok, passed := false, false
-	if !first || !f.r.isStarted() {
+	if !first || !isClosed(f.r.started) {
 		ok, passed = f.decide(ctx, q)
 	}
 	_ = q.Reply(ok, nil)
-	if first && passed && (ok || !q.WantReply) {
+	switch {
+	case first && passed && (ok || !q.WantReply):
 		close(f.r.started)
+	case f.from.side == Upstream && tellsExit(q.Type) && !isClosed(f.exited):
+		close(f.exited)
+	case f.from.side == Upstream && q.Type == TypeEndOfWrite:
+		f.unwanted.Store(true)
 	}
 }
 
 func (f *flow) decide(ctx context.Context, q *ssh.Request) (ok, passed bool) {
 	request := f.r.config.Request
-	if request == nil || ctx.Err() != nil || f.to.isClosed() {
+	if request == nil || ctx.Err() != nil || isClosed(f.to.closed) {
 		return false, false
 	}
 	verdict := request(ctx, f.from.side, q)
@@ -182,7 +196,7 @@ func (f *flow) settle(ctx context.Context) {
 	moved := f.moved.Load()
 	for left := settleTicks; left > 0; left-- {
 		select {
-		case <-f.ended:
+		case <-f.read:
 			return
 		case <-ctx.Done():
 			return
@@ -256,7 +270,35 @@ func (f *flow) awaitStart(ctx context.Context) bool {
 	case <-ctx.Done():
 		return false
 	}
-	return f.from.side == Upstream || f.r.isStarted()
+	return f.from.side == Upstream || isClosed(f.r.started)
+}
+
+// awaitExit says whether the end of the streams may be told. OpenSSH's client
+// closes a channel that has ended in both directions, and x/crypto/ssh closes it
+// for good then, so that nothing could tell the client how the program ended. So
+// that comes first, even if the program closed its output long before. It isn't
+// waited for where the client may still send input, since a client and a program
+// may well wait for the ends of each other's bytes.
+func (f *flow) awaitExit(ctx context.Context) bool {
+	if f.from.side == Downstream || !f.r.programs {
+		return true
+	}
+	timer := time.NewTimer(endWait)
+	defer timer.Stop()
+	for {
+		select {
+		case <-f.exited:
+			return true
+		case <-f.requests.idle:
+			return true
+		case <-ctx.Done():
+			return false
+		case <-timer.C:
+			if !f.unwanted.Load() && !isClosed(f.r.flows[Downstream].read) {
+				return true
+			}
+		}
+	}
 }
 
 // streamEnded tells the other side when no stream has more.
@@ -265,7 +307,8 @@ func (f *flow) streamEnded(ctx context.Context, stream int) {
 	if f.open.Add(-1) > 0 {
 		return
 	}
-	if ctx.Err() == nil && f.awaitStart(ctx) {
+	close(f.read)
+	if ctx.Err() == nil && f.awaitStart(ctx) && f.awaitExit(ctx) {
 		// The farewell uses the same lock: x/crypto doesn't guard the flag
 		// that CloseWrite sets and Write reads.
 		f.to.writing[1] <- struct{}{}

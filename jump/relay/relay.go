@@ -170,6 +170,7 @@ var errLost = errors.New("the client's connection is lost")
 type relay struct {
 	config   Config
 	ends     [2]*end
+	flows    [2]*flow
 	streams  int  // 2 with standard error
 	programs bool // whether a request starts what reads and writes the bytes
 	// started is closed when the request that starts the program was answered.
@@ -203,11 +204,13 @@ func newRelay(down, up Channel, c Config, streams int, programs bool) *relay {
 	if c.Grace <= 0 {
 		c.Grace = defaultWait
 	}
-	return &relay{
+	r := &relay{
 		config: c, streams: streams, programs: programs,
 		ends:    [2]*end{newEnd(Downstream, down), newEnd(Upstream, up)},
 		started: make(chan struct{}),
 	}
+	r.flows = [2]*flow{newFlow(r, Downstream), newFlow(r, Upstream)}
+	return r
 }
 
 func newEnd(side Side, c Channel) *end {
@@ -227,8 +230,8 @@ func (r *relay) run(ctx context.Context) error {
 		defer close(cut)
 		r.cut(context.Cause(ctx))
 	})
-	for _, from := range []Side{Downstream, Upstream} {
-		newFlow(r, from).start(ctx)
+	for _, f := range r.flows {
+		f.start(ctx)
 	}
 	r.running.Wait()
 	if stop() {
@@ -241,9 +244,9 @@ func (r *relay) run(ctx context.Context) error {
 	return nil
 }
 
-func (r *relay) isStarted() bool {
+func isClosed(c <-chan struct{}) bool {
 	select {
-	case <-r.started:
+	case <-c:
 		return true
 	default:
 		return false
@@ -303,15 +306,6 @@ func (e *end) write(stream int, p []byte, allowed func() error) error {
 	}
 	_, err := e.streams[stream].Write(p)
 	return err
-}
-
-func (e *end) isClosed() bool {
-	select {
-	case <-e.closed:
-		return true
-	default:
-		return false
-	}
 }
 
 func (e *end) isClosedWithin(d time.Duration) bool {

@@ -35,14 +35,13 @@ func TestSession(t *testing.T) {
 		write(t, l.host, "out")
 		write(t, l.host.Stderr(), "err")
 		check(t, l.host.CloseWrite())
+		status := ssh.Marshal(ExitStatus{3})
+		_, err := l.host.SendRequest(TypeExitStatus, false, status)
+		check(t, err)
+		check(t, l.host.Close())
 		if got := read(t, l.client) + read(t, l.client.Stderr()); got != "outerr" {
 			t.Errorf("the client read %q", got)
 		}
-		status := ssh.Marshal(ExitStatus{3})
-		if _, err := l.host.SendRequest(TypeExitStatus, false, status); err != nil {
-			t.Fatal(err)
-		}
-		check(t, l.host.Close())
 		r := <-l.client.Requests
 		if r == nil || r.Type != TypeExitStatus || string(r.Payload) != string(status) {
 			t.Errorf("the client got %+v, want the exit status", r)
@@ -287,6 +286,39 @@ func TestStatusAfterOutput(t *testing.T) {
 		check(t, l.host.Close())
 		l.ended(nil)
 	})
+}
+
+// TestStatusBeforeEnd has a client that closes its channel as soon as it has
+// ended both ways, as OpenSSH's does, and a program that tells how it ended long
+// after its output did.
+func TestStatusBeforeEnd(t *testing.T) {
+	for name, eow := range map[string]bool{"end of input": false, "input not wanted": true} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, l *lab) {
+				l.relay(t.Context(), Config{Request: pass})
+				l.start()
+				if eow {
+					_, err := l.host.SendRequest(TypeEndOfWrite, false, nil)
+					check(t, err)
+					<-l.client.Requests
+				} else {
+					check(t, l.client.CloseWrite())
+				}
+				check(t, l.host.CloseWrite())
+				go func() {
+					_, _ = io.ReadAll(l.client)
+					_ = l.client.Close()
+				}()
+				time.Sleep(time.Hour)
+				_, err := l.host.SendRequest(TypeExitStatus, false, ssh.Marshal(ExitStatus{0}))
+				check(t, err)
+				if r := <-l.client.Requests; r == nil || r.Type != TypeExitStatus {
+					t.Errorf("got %+v", r)
+				}
+				l.ended(nil)
+			})
+		})
+	}
 }
 
 // TestStatusDoesNotWait wants the exit status at once where the output is held
