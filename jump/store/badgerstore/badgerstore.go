@@ -61,7 +61,7 @@ type Config struct {
 	Log *slog.Logger
 
 	// fsync makes a file durable; tests replace it to have a slow or a broken
-	// disk. noSweep leaves the blocks of removed sessions to the next process.
+	// disk. With noSweep the keeper makes no room.
 	fsync   func(*os.File) error
 	noSweep bool
 }
@@ -197,7 +197,10 @@ func (s *Store) open(ctx context.Context) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	s.disk = newDisk(s.cfg, dir)
+	var err error
+	if s.disk, err = newDisk(s.cfg, dir); err != nil {
+		return err
+	}
 	if err := s.disk.roomToOpen(); err != nil {
 		return err
 	}

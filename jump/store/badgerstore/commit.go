@@ -396,7 +396,7 @@ func (e entry) size() int64 {
 
 func (t *transaction) add(entries []entry) error {
 	for _, e := range entries {
-		err := badger.ErrEmptyKey
+		var err error
 		if e.value == nil {
 			err = t.txn.Delete(e.key)
 		} else {

@@ -15,27 +15,6 @@ import (
 	"github.com/fleetca/fleetca/jump/store"
 )
 
-// sizes are what Badger takes at once, in bytes.
-type sizes struct {
-	mem     uint64 // a memtable, and so about the table that it is written to
-	memLog  uint64 // the log of a memtable, as far as it is ever written
-	vlog    uint64 // a value log file that is full
-	vlogLog uint64 // the same, as far as it is ever written
-}
-
-func sizesFor(closeReserve uint64) sizes {
-	mem := min(max(closeReserve/16, 4*mib), 16*mib)
-	vlog := 4 * mem
-	return sizes{
-		mem: mem, vlog: vlog,
-		// Badger looks whether a file is full before it writes a transaction
-		// to it (memtable) or after (value log). A transaction takes at most
-		// 15 % of a memtable, and groupBytes of values.
-		memLog:  mem + mem/2,
-		vlogLog: vlog + groupBytes + mib,
-	}
-}
-
 // disk knows what room there is and what Badger may take of it, so that
 // Badger never meets a full disk. Its files are mapped into memory and made
 // without blocks; writing one where the disk has no block left is SIGBUS, which
@@ -63,8 +42,11 @@ type disk struct {
 	level   store.Level
 }
 
-func newDisk(c Config, dir string) *disk {
-	z := sizesFor(c.CloseReserve)
+func newDisk(c Config, dir string) (*disk, error) {
+	z, err := chooseSizes(c, dir)
+	if err != nil {
+		return nil, err
+	}
 	d := &disk{
 		cfg: c, dir: dir, size: z,
 		vlog: logFiles{dir: dir, ext: ".vlog", format: "%06d.vlog", blocks: z.vlogLog},
@@ -73,7 +55,7 @@ func newDisk(c Config, dir string) *disk {
 	if fi, err := os.Stat(d.ballastPath()); err == nil && uint64(fi.Size()) >= c.Ballast {
 		d.ballast = uint64(fi.Size())
 	}
-	return d
+	return d, nil
 }
 
 // freeSpace is statfs: what is free for us, without what is kept for root.

@@ -182,7 +182,7 @@ func (s *Store) keeper() {
 		if s.disk.space().Level > store.Plenty {
 			every = hurryEvery
 		}
-		if swept || time.Since(collected) >= every {
+		if !s.cfg.noSweep && (swept || time.Since(collected) >= every) {
 			if err := s.sweep(); err != nil {
 				s.cfg.Log.Error("blocks of removed sessions were not dropped", "error", err)
 			}
@@ -202,7 +202,7 @@ func (s *Store) keeper() {
 // sweep drops the blocks of removed sessions. A crash in here leaves marks of
 // sessions whose blocks may be gone already; the next sweep finds that out.
 func (s *Store) sweep() error {
-	if s.cfg.noSweep || !s.unswept.Swap(false) {
+	if !s.unswept.Swap(false) {
 		return nil
 	}
 	ids, err := s.marked(removedPrefix)

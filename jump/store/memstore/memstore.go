@@ -33,7 +33,6 @@ type Store struct {
 	mu      sync.Mutex
 	changed *sync.Cond
 	queue   []queued
-	busy    bool // the committing goroutine is at a batch
 	held    bool
 	closed  bool
 	failure error
