@@ -7,6 +7,10 @@ import (
 )
 
 // Types of channel requests.
+//
+// eow@openssh.com ends `ssh host yes | head` and is sent to OpenSSH only: by its
+// client if our version, as server, begins with "SSH-2.0-OpenSSH", by sshd if
+// the one that we have as client does. Without it such commands run for ever.
 const (
 	TypePty          = "pty-req"                    // RFC 4254 §6.2
 	TypeX11          = "x11-req"                    // RFC 4254 §6.3.1

@@ -7,7 +7,10 @@
 // requests, exit-status and all output before the close, back-pressure from one
 // end to the other. Nothing reaches a host before the request that starts its
 // program has been passed, since sshd drops such bytes; nothing reaches a
-// client before the answer to it.
+// client before the answer to it. A client whose own input has ended hears of
+// the end of output only after the exit status, since it closes its channel then
+// and x/crypto/ssh leaves no way to tell it more; a host that tells neither its
+// status nor closes would keep it waiting, which sshd doesn't.
 //
 // It holds no policy and stores nothing: what isn't decided by the caller is
 // refused. It refuses a second program on a channel (RFC 4254 §6.5), payloads
@@ -120,15 +123,14 @@ type Config struct {
 	Grace time.Duration
 }
 
-// Relay pumps a session channel and returns when both channels are closed and
-// nothing of it runs any more.
+// Relay pumps a session channel and returns nil when both channels are closed
+// and nothing of it runs any more.
 //
 // When one side closes its channel, or its connection is lost, all that it had
 // sent is passed on and then the other side's channel is closed; a host that
 // doesn't take its input is closed after [Config.Linger]. A closed channel and
 // a lost connection look the same from here, so a caller that wants the host's
-// side closed at once ends ctx when the client's connection is lost. Relay
-// returns nil then.
+// side closed at once even then ends ctx when the client's connection is lost.
 //
 // The relay is cut off when ctx ends, Data returns an error or a side floods it
 // with requests: nothing more is passed on and both channels are closed at once.
