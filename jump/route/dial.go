@@ -30,7 +30,8 @@ const (
 
 // Upstream is a connection to a host that has let us in.
 type Upstream struct {
-	// Conn, Channels and Requests are as ssh.NewClientConn returns them; the
+	// Conn, Channels and Requests are as ssh.NewClientConn returns them, but
+	// for OpenChannel, which always returns when the connection is lost; the
 	// caller must serve both channels until they are closed.
 	Conn     ssh.Conn
 	Channels <-chan ssh.NewChannel
@@ -205,7 +206,7 @@ func (a *attempt) run(parent context.Context) (*Upstream, error) {
 	}
 	shown, _ := a.verdict.get()
 	u := &Upstream{
-		Conn: conn, Channels: channels, Requests: requests, HostKey: shown,
+		Conn: newConn(conn), Channels: channels, Requests: requests, HostKey: shown,
 		Address: raw.RemoteAddr().String(), Banner: a.auth.banner.String(),
 	}
 	switch {

@@ -31,7 +31,17 @@ type wire struct {
 	total int
 }
 
+// Read ends the connection when it fails, before anybody learns of it: that
+// makes the moment shorter in which channels are asked for in vain (see conn).
 func (w *wire) Read(b []byte) (int, error) {
+	n, err := w.read(b)
+	if err != nil {
+		_ = w.Conn.Close()
+	}
+	return n, err
+}
+
+func (w *wire) read(b []byte) (int, error) {
 	n, err := w.Conn.Read(b)
 	if w.done.Load() {
 		return n, err
