@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
@@ -133,6 +134,8 @@ func (s *Server) adminSession(ctx context.Context, nc ssh.NewChannel, uid uint32
 				view.resize(p.Columns, p.Rows)
 			}
 			_ = r.Reply(err == nil, nil)
+		case relay.TypeEnv:
+			_ = r.Reply(view.env(r.Payload), nil)
 		case relay.TypeExec:
 			e, err := relay.ParseExec(r.Payload)
 			_ = r.Reply(err == nil, nil)
@@ -140,7 +143,7 @@ func (s *Server) adminSession(ctx context.Context, nc ssh.NewChannel, uid uint32
 				return
 			}
 			go afterStart(requests, &view, cancel)
-			s.runCommand(ctx, ch, adminCaller(uid), e.Command, &view)
+			s.runCommand(ctx, ch, adminCaller(uid), e.Command, &view, time.Local)
 			return
 		default:
 			_ = r.Reply(false, nil)

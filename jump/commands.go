@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -21,6 +22,28 @@ type screen struct {
 	mu            sync.Mutex
 	given         bool
 	columns, rows uint32
+	zone          *time.Location // nil: none was asked for
+}
+
+// env takes the one variable that a command of the console looks at.
+func (s *screen) env(payload []byte) bool {
+	e, err := relay.ParseEnv(payload)
+	if err != nil || e.Name != "TZ" {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.zone = console.Zone(e.Value, time.UTC)
+	return true
+}
+
+func (s *screen) location(fallback *time.Location) *time.Location {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.zone != nil {
+		return s.zone
+	}
+	return fallback
 }
 
 func (s *screen) resize(columns, rows uint32) {
@@ -63,6 +86,8 @@ func (o *outer) session(ctx context.Context, nc ssh.NewChannel) {
 				view.resize(p.Columns, p.Rows)
 			}
 			_ = r.Reply(err == nil, nil)
+		case relay.TypeEnv:
+			_ = r.Reply(view.env(r.Payload), nil)
 		case relay.TypeSubsystem:
 			_ = r.Reply(true, nil)
 			go afterStart(requests, &view, cancel)
@@ -149,18 +174,18 @@ func (o *outer) command(ctx context.Context, ch ssh.Channel, r *ssh.Request, vie
 		return
 	}
 	who := console.Caller{Identity: o.who.identity, Client: o.who.client.String(), Scope: d.Scope, Remove: d.Remove, Audit: d.Audit}
-	o.server.runCommand(ctx, ch, who, line, view)
+	o.server.runCommand(ctx, ch, who, line, view, time.UTC)
 }
 
 // runCommand runs one line of the console.
-func (s *Server) runCommand(ctx context.Context, ch ssh.Channel, who console.Caller, line string, view *screen) {
+func (s *Server) runCommand(ctx context.Context, ch ssh.Channel, who console.Caller, line string, view *screen, zone *time.Location) {
 	words, err := console.Split(line)
 	if err != nil {
 		tell(ch.Stderr(), "fleetjump: "+terminal.Clean(err.Error())+"\r\n")
 		sendExit(ch, 2)
 		return
 	}
-	streams := console.Streams{In: ch, Out: ch, Err: ch.Stderr(), Terminal: view.present(), Size: view.size}
+	streams := console.Streams{In: ch, Out: ch, Err: ch.Stderr(), Terminal: view.present(), Size: view.size, Zone: view.location(zone)}
 	if streams.Terminal {
 		// With a terminal OpenSSH's is raw: a line feed alone would not return.
 		streams.Err = ch

@@ -81,20 +81,12 @@ func (l *link) globalRequest(ctx context.Context, work *sync.WaitGroup, r *ssh.R
 // passKeepAlive asks the host, if it has been reached, so that a client learns
 // when that is gone.
 func (l *link) passKeepAlive(r *ssh.Request) (bool, []byte) {
-	l.mu.Lock()
-	at := l.attempt
-	l.mu.Unlock()
-	if at != nil {
-		select {
-		case <-at.done:
-			if at.up != nil {
-				ok, reply, err := at.up.Conn.SendRequest(r.Type, r.WantReply, r.Payload)
-				return ok && err == nil, reply
-			}
-		default:
-		}
+	up := l.reached()
+	if up == nil {
+		return true, nil
 	}
-	return true, nil
+	ok, reply, err := up.Conn.SendRequest(r.Type, r.WantReply, r.Payload)
+	return ok && err == nil, reply
 }
 
 // hostRequests answers the host's global requests. What it says about its own

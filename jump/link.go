@@ -342,3 +342,19 @@ func (l *link) upstream(ctx context.Context, work *sync.WaitGroup) (*route.Upstr
 		return nil, &refusal{codeProtocol, fmt.Sprintf("given up: %v", context.Cause(ctx)), ""}
 	}
 }
+
+// reached is the host's connection if there is one by now.
+func (l *link) reached() *route.Upstream {
+	l.mu.Lock()
+	at := l.attempt
+	l.mu.Unlock()
+	if at == nil {
+		return nil
+	}
+	select {
+	case <-at.done:
+		return at.up
+	default:
+		return nil
+	}
+}

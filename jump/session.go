@@ -52,8 +52,16 @@ func (l *link) session(ctx context.Context, work *sync.WaitGroup, nc ssh.NewChan
 		return
 	}
 	defer o.sessions.done()
+	// Where the host is reached already, the client hears its answer: a
+	// ControlMaster that gets a no (sshd's MaxSessions) opens a connection of its
+	// own.
+	early, ok := l.openEarly(nc)
+	if !ok {
+		return
+	}
 	ch, requests, err := nc.Accept()
 	if err != nil {
+		early.close()
 		return
 	}
 	defer func() { _ = ch.Close() }()
@@ -62,6 +70,10 @@ func (l *link) session(ctx context.Context, work *sync.WaitGroup, nc ssh.NewChan
 	s := &session{link: l, id: store.NewID(o.server.now()), ch: ch, stop: stop, recSet: make(chan struct{})}
 	s.log = o.log.With("session", s.id, "host", l.dest.Name, "login", terminal.Clean(l.login))
 	fed, gone := feed(ctx, requests)
+	if early != nil {
+		s.relay(ctx, relay.Channel{Channel: ch, Requests: fed}, early.channel())
+		return
+	}
 	held, asked, refused := s.awaitAgent(ctx, fed)
 	if asked {
 		end(ch, refused)
@@ -71,13 +83,45 @@ func (l *link) session(ctx context.Context, work *sync.WaitGroup, nc ssh.NewChan
 		s.turnAway(ctx, fed, refused)
 		return
 	}
-	up, upRequests, conn, refused := s.reach(ctx, work, gone)
+	far, refused := s.reach(ctx, work, gone)
 	if refused != nil {
 		s.turnAway(ctx, prefix(ctx, held, fed), refused)
 		return
 	}
-	s.relay(ctx, relay.Channel{Channel: ch, Requests: fed, First: held},
-		relay.Channel{Channel: up, Requests: upRequests, Conn: conn})
+	s.relay(ctx, relay.Channel{Channel: ch, Requests: fed, First: held}, far.channel())
+}
+
+// hostChannel is a session channel on the host's connection.
+type hostChannel struct {
+	ch       ssh.Channel
+	requests <-chan *ssh.Request
+	conn     ssh.Conn
+}
+
+func (h *hostChannel) channel() relay.Channel {
+	return relay.Channel{Channel: h.ch, Requests: h.requests, Conn: h.conn}
+}
+
+func (h *hostChannel) close() {
+	if h != nil {
+		_ = h.ch.Close()
+		go ssh.DiscardRequests(h.requests)
+	}
+}
+
+// openEarly opens the host's channel if the host has been reached. It returns
+// false when it has refused the client's.
+func (l *link) openEarly(nc ssh.NewChannel) (*hostChannel, bool) {
+	up := l.reached()
+	if up == nil {
+		return nil, true
+	}
+	ch, requests, err := up.Conn.OpenChannel(relay.ChannelSession, nil)
+	if err != nil {
+		rejectAs(nc, err)
+		return nil, false
+	}
+	return &hostChannel{ch, requests, up.Conn}, true
 }
 
 // awaitAgent receives requests until an agent has been offered: OpenSSH asks
@@ -171,7 +215,7 @@ func prefix(ctx context.Context, first []*ssh.Request, rest <-chan *ssh.Request)
 }
 
 // reach waits for the host's connection and opens a session on it.
-func (s *session) reach(ctx context.Context, work *sync.WaitGroup, gone <-chan struct{}) (ssh.Channel, <-chan *ssh.Request, ssh.Conn, *refusal) {
+func (s *session) reach(ctx context.Context, work *sync.WaitGroup, gone <-chan struct{}) (*hostChannel, *refusal) {
 	defer s.link.wait(s)()
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -184,16 +228,16 @@ func (s *session) reach(ctx context.Context, work *sync.WaitGroup, gone <-chan s
 	}()
 	up, refused := s.link.upstream(waiting, work)
 	if refused != nil {
-		return nil, nil, nil, refused
+		return nil, refused
 	}
 	if up.Banner != "" {
 		tell(s.ch.Stderr(), terminal.CleanLines(up.Banner))
 	}
 	ch, requests, err := up.Conn.OpenChannel(relay.ChannelSession, nil)
 	if err != nil {
-		return nil, nil, nil, s.link.refuse(ctx, refusef(codeHost, "", "%s did not open a session: %s", s.link.dest.Name, openError(err)))
+		return nil, s.link.refuse(ctx, refusef(codeHost, "", "%s did not open a session: %s", s.link.dest.Name, openError(err)))
 	}
-	return ch, requests, up.Conn, nil
+	return &hostChannel{ch, requests, up.Conn}, nil
 }
 
 // relay runs the session and records it.

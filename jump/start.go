@@ -157,7 +157,7 @@ func (s *session) file(op transfer.Operation) {
 		name = audit.EventSCP
 	}
 	e := s.event(name)
-	e.Action, e.Path, e.Target, e.SHA256, e.Result = op.Action, op.Path, op.Target, op.SHA256, op.Result
+	e.Action, e.Path, e.Within, e.Target, e.SHA256, e.Result = op.Action, op.Path, op.Within, op.Target, op.SHA256, op.Result
 	if op.Action == "read" || op.Action == "write" {
 		e.Len = &op.Size
 	}

@@ -194,8 +194,8 @@ func (s *Server) retain(ctx context.Context) {
 			}
 			for _, old := range removed {
 				_ = s.record(ctx, audit.Event{
-					Event: audit.EventRemove, User: "retention", SID: old.ID, Login: old.Login, Host: old.Host,
-					Reason: "retention", Path: old.Identity,
+					Event: audit.EventRemove, SID: old.ID, Login: old.Login, Host: old.Host,
+					Reason: "retention: it was a recording of " + old.Identity,
 				})
 			}
 		}
