@@ -75,6 +75,8 @@ const (
 	groupBytes = 2 * store.MaxBatchBytes
 	// eagerBytes is a group that doesn't wait for more.
 	eagerBytes = 2 * mib
+	// valueThreshold is from how many bytes on a value is in the value log.
+	valueThreshold = 512
 )
 
 func (c Config) complete() (Config, error) {
@@ -244,7 +246,7 @@ func (z sizes) options(dir string, log *slog.Logger) badger.Options {
 		WithNumCompactors(2).
 		WithBlockCacheSize(8 * mib).
 		WithIndexCacheSize(8 * mib).
-		WithValueThreshold(512).
+		WithValueThreshold(valueThreshold).
 		WithValueLogFileSize(int64(z.vlog)).
 		WithVerifyValueChecksum(true)
 }

@@ -28,10 +28,11 @@ const (
 )
 
 var children = map[string]func(dir string) error{
-	"crash": crashChild,
-	"fill":  fillChild,
-	"open":  openChild,
-	"close": closeChild,
+	"crash":      crashChild,
+	"fill":       func(dir string) error { return fillChild(dir, loads["fill"]) },
+	"fill_small": func(dir string) error { return fillChild(dir, loads["fill_small"]) },
+	"open":       openChild,
+	"close":      closeChild,
 }
 
 func TestMain(m *testing.M) {

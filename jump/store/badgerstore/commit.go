@@ -237,10 +237,11 @@ func (s *Store) apply(group []item) error {
 
 // transaction gathers batches of a group.
 type transaction struct {
-	s     *Store
-	txn   *badger.Txn
-	count int64
-	size  int64
+	s       *Store
+	txn     *badger.Txn
+	count   int64
+	size    int64
+	written written
 	// Of the entries that were made last: the totals of their sessions, and
 	// those that need no totals anymore.
 	sums  map[string]totals
@@ -259,7 +260,7 @@ func (t *transaction) commit() error {
 	if err := t.txn.Commit(); err != nil {
 		return fmt.Errorf("committing: %w", err)
 	}
-	return t.s.disk.follow()
+	return t.s.disk.wrote(t.written)
 }
 
 // entries makes what a batch changes, as of what the transaction has so far.
@@ -391,7 +392,7 @@ func (t *transaction) fits(entries []entry) bool {
 
 // size is at least what Badger counts an entry for.
 func (e entry) size() int64 {
-	return int64(len(e.key) + min(len(e.value), 512) + 32)
+	return int64(len(e.key) + min(len(e.value), valueThreshold) + 32)
 }
 
 func (t *transaction) add(entries []entry) error {
@@ -407,6 +408,11 @@ func (t *transaction) add(entries []entry) error {
 		}
 		t.count++
 		t.size += e.size()
+		if len(e.value) >= valueThreshold {
+			t.written.add(written{values: uint64(len(e.key) + len(e.value) + entryOverhead), keys: uint64(len(e.key)) + entryOverhead})
+		} else {
+			t.written.add(written{keys: uint64(len(e.key)+len(e.value)) + entryOverhead})
+		}
 	}
 	maps.Copy(t.s.totals, t.sums)
 	for _, id := range t.ended {

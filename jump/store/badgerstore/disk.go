@@ -89,6 +89,56 @@ func (d *disk) need() uint64 {
 	return d.needed
 }
 
+// needFor is what Badger may take for new files if no more than w is written
+// before the next look. It must be called with mu held.
+func (d *disk) needFor(w written) uint64 {
+	n := d.backlog() + mib
+	if d.vlog.written+w.values >= d.size.vlog {
+		n += d.size.vlogLog
+	}
+	if d.mem.written+w.keys >= d.size.mem {
+		n += d.size.memLog + d.size.mem + d.compaction()
+	}
+	return n
+}
+
+// written counts bytes, of values in value logs and of all else in memtables.
+// It is never less than what Badger counts.
+type written struct{ values, keys uint64 }
+
+func (w *written) add(o written) {
+	w.values += o.values
+	w.keys += o.keys
+}
+
+// mostWritten is what a batch may write: each item has up to four keys and one
+// value, which is in the value log or is short.
+func mostWritten(b store.Batch) written {
+	return written{values: uint64(b.Size()), keys: uint64(b.Items()) * (4*entryOverhead + 4*64 + 512)}
+}
+
+// entryOverhead is at least what a log or a memtable takes for an entry beside
+// its key and value.
+const entryOverhead = 128
+
+// wrote counts what was written, and takes in new files, which what was
+// written may be in.
+func (d *disk) wrote(w written) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.vlog.written += w.values
+	d.mem.written += w.keys
+	vlog, mem := d.vlog.number, d.mem.number
+	_, err := d.followLocked()
+	if d.vlog.number != vlog {
+		d.vlog.written = w.values
+	}
+	if d.mem.number != mem {
+		d.mem.written = w.keys
+	}
+	return err
+}
+
 // compaction is what compactions may write before what they replace is
 // deleted: at most the whole tree, and at most what two of them take in.
 func (d *disk) compaction() uint64 {
@@ -154,14 +204,18 @@ func (d *disk) admit(group []item) func(store.Batch) error {
 		return func(store.Batch) error { return nil }
 	}
 	closing := false
+	var closings written
 	for _, i := range group {
-		closing = closing || i.batch.Ends()
+		if i.batch.Ends() {
+			closing = true
+			closings.add(mostWritten(i.batch))
+		}
 	}
-	free := sp.Free
-	if closing && (free < need || d.ensure() != nil) {
-		free = d.release()
+	free, bare := sp.Free, d.ensure()
+	need = d.needFor(closings)
+	if closing && (free < need || bare != nil) {
+		free, bare = d.release(), d.ensure()
 	}
-	bare := d.ensure()
 	return func(b store.Batch) error {
 		switch {
 		case !b.Ends():

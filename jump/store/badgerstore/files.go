@@ -21,9 +21,10 @@ type logFiles struct {
 	dir, ext, format string
 	blocks           uint64 // bytes of a file that get their blocks at once
 
-	number uint64     // of the last file
-	files  []*os.File // written since the last sync, the last file last
-	bare   bool       // the last file hasn't got its blocks
+	number  uint64     // of the last file
+	written uint64     // bytes written to it, or more
+	files   []*os.File // written since the last sync, the last file last
+	bare    bool       // the last file hasn't got its blocks
 }
 
 // follow looks for files that are newer than the last one known. A new file
@@ -41,7 +42,7 @@ func (l *logFiles) follow() (changed bool, err error) {
 		if err != nil {
 			return changed, err
 		}
-		l.files, l.number, changed = append(l.files, f), next, true
+		l.files, l.number, l.written, changed = append(l.files, f), next, 0, true
 		if err := f.Chmod(0o600); err != nil {
 			return changed, err
 		}

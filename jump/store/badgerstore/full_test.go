@@ -20,18 +20,29 @@ import (
 	"github.com/fleetca/fleetca/jump/store"
 )
 
-const (
-	fullBlock = 60_000 // most bytes of a block
-	diskSize  = 192    // MiB
-)
+const diskSize = 192 // MiB
+
+// load is what the writers of a filler write: big blocks fill value logs,
+// small ones memtables and tables too.
+type load struct {
+	most   int    // bytes of a block
+	batch  uint32 // blocks of a batch
+	blocks uint32 // of a session
+}
+
+var loads = map[string]load{
+	"fill":       {most: 60_000, batch: 2, blocks: 60},
+	"fill_small": {most: 1500, batch: 60, blocks: 1800},
+}
 
 // filler is the writers of fillChild and what was acknowledged to them.
 type filler struct {
+	load
 	s    *Store
 	stop chan struct{}
 
 	mu       sync.Mutex
-	blocks   map[string]uint32
+	blocks   map[string]uint32 // acknowledged
 	ended    map[string]bool
 	unsealed int  // recordings that couldn't be closed in order
 	full     bool // said and not taken back
@@ -42,13 +53,13 @@ type filler struct {
 // recordings and waits for room. It says "full", and "again" when a session
 // could begin after that. Told "remove" it removes all ended sessions, told
 // "stop" it checks all that is stored, and closes.
-func fillChild(dir string) error {
+func fillChild(dir string, l load) error {
 	cfg := childConfig(dir)
 	s, err := Open(context.Background(), cfg)
 	if err != nil {
 		return err
 	}
-	f := &filler{s: s, stop: make(chan struct{}), blocks: map[string]uint32{}, ended: map[string]bool{}}
+	f := &filler{load: l, s: s, stop: make(chan struct{}), blocks: map[string]uint32{}, ended: map[string]bool{}}
 	say("opened")
 	var wg sync.WaitGroup
 	for range 20 {
@@ -121,8 +132,8 @@ func (f *filler) session() error {
 	if !ok {
 		return nil
 	}
-	for e.Blocks < 60 {
-		b := contentBlocks(e.ID, e.Blocks, 2, fullBlock)
+	for e.Blocks < f.load.blocks {
+		b := contentBlocks(e.ID, e.Blocks, f.batch, f.most)
 		ok, err := f.try(store.Batch{Blocks: b})
 		if err != nil {
 			return err
@@ -141,7 +152,7 @@ func (f *filler) session() error {
 		f.mu.Unlock()
 	}
 	// The last block, as a seal would be, and the end.
-	last := contentBlocks(e.ID, e.Blocks, 1, fullBlock)
+	last := contentBlocks(e.ID, e.Blocks, 1, f.most)
 	e.Blocks++
 	e.StoredBytes += uint64(len(last[0].Data))
 	e.Bytes += uint64(last[0].Raw)
@@ -183,7 +194,7 @@ func (f *filler) check() error {
 			// Its end found no room, so its entry counts nothing yet.
 			e = store.Interrupt(e, blocksOf(f.s, e.ID))
 		}
-		if err := checkRecording(context.Background(), f.s, e, f.blocks[e.ID], fullBlock); err != nil {
+		if err := checkRecording(context.Background(), f.s, e, f.blocks[e.ID], f.most); err != nil {
 			return err
 		}
 	}
@@ -218,7 +229,7 @@ func closeChild(dir string) error {
 	if err != nil {
 		return err
 	}
-	f := &filler{s: s, blocks: map[string]uint32{}, ended: map[string]bool{}}
+	f := &filler{load: loads["fill"], s: s, blocks: map[string]uint32{}, ended: map[string]bool{}}
 	for range 10 {
 		if err := f.session(); err != nil {
 			return err
@@ -310,7 +321,7 @@ func (c *child) end(t *testing.T, codes ...int) {
 }
 
 // checkAll opens a store and checks that each recording in it is whole.
-func checkAll(t *testing.T, dir string) {
+func checkAll(t *testing.T, dir string, l load) {
 	t.Helper()
 	s, err := Open(t.Context(), small(dir))
 	if err != nil {
@@ -322,7 +333,7 @@ func checkAll(t *testing.T, dir string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := checkRecording(t.Context(), s, e, e.Blocks, fullBlock); err != nil {
+		if err := checkRecording(t.Context(), s, e, e.Blocks, l.most); err != nil {
 			t.Error(err)
 		}
 		n++
@@ -332,83 +343,93 @@ func checkAll(t *testing.T, dir string) {
 	}
 }
 
+// eachLoad runs a test on a small disk for each load.
+func eachLoad(t *testing.T, test func(t *testing.T, disk, name string, l load)) {
+	for name, l := range loads {
+		t.Run(name, func(t *testing.T) { test(t, smallDisk(t), name, l) })
+	}
+}
+
 // TestDiskFilledByUs records until the disk is full, makes room by removing
 // recordings, and goes on, some times over.
 func TestDiskFilledByUs(t *testing.T) {
-	disk := smallDisk(t)
-	dir := filepath.Join(disk, "store")
-	c := startChild(t, "fill", dir)
-	for range 4 {
+	eachLoad(t, func(t *testing.T, disk, name string, l load) {
+		dir := filepath.Join(disk, "store")
+		c := startChild(t, name, dir)
+		for range 4 {
+			c.await(t, "full")
+			c.tell(t, "remove")
+			c.await(t, "again")
+		}
 		c.await(t, "full")
-		c.tell(t, "remove")
-		c.await(t, "again")
-	}
-	c.await(t, "full")
-	c.tell(t, "stop")
-	if said := c.await(t, "checked"); said != "checked unsealed=0" {
-		t.Errorf("with the disk to ourselves every recording can be closed, but: %s", said)
-	}
-	c.end(t, 0)
-	checkAll(t, dir)
+		c.tell(t, "stop")
+		if said := c.await(t, "checked"); said != "checked unsealed=0" {
+			t.Errorf("with the disk to ourselves every recording can be closed, but: %s", said)
+		}
+		c.end(t, 0)
+		checkAll(t, dir, l)
+	})
 }
 
 // TestDiskFilledByOthers fills the disk to the last byte while a store records.
 func TestDiskFilledByOthers(t *testing.T) {
-	disk := smallDisk(t)
-	dir := filepath.Join(disk, "store")
-	c := startChild(t, "fill", dir)
-	c.await(t, "opened")
-	for range 8 {
-		time.Sleep(time.Duration(rand.N(200)) * time.Millisecond) // a moment at random, not a condition
-		o := fillByOthers(t, disk)
-		c.await(t, "full")
-		time.Sleep(time.Duration(rand.N(400)) * time.Millisecond)
-		o.leave()
-		o.free(t)
-		c.tell(t, "remove")
-		c.await(t, "again")
-	}
-	c.tell(t, "stop")
-	t.Log(c.await(t, "checked"))
-	c.end(t, 0)
-	checkAll(t, dir)
+	eachLoad(t, func(t *testing.T, disk, name string, l load) {
+		dir := filepath.Join(disk, "store")
+		c := startChild(t, name, dir)
+		c.await(t, "opened")
+		for range 8 {
+			time.Sleep(time.Duration(rand.N(200)) * time.Millisecond) // a moment at random, not a condition
+			o := fillByOthers(t, disk)
+			c.await(t, "full")
+			time.Sleep(time.Duration(rand.N(400)) * time.Millisecond)
+			o.leave()
+			o.free(t)
+			c.tell(t, "remove")
+			c.await(t, "again")
+		}
+		c.tell(t, "stop")
+		t.Log(c.await(t, "checked"))
+		c.end(t, 0)
+		checkAll(t, dir, l)
+	})
 }
 
 // TestKilledOnFullDisk kills a store on a full disk, and opens it there.
 func TestKilledOnFullDisk(t *testing.T) {
-	disk := smallDisk(t)
-	dir := filepath.Join(disk, "store")
-	for range 5 {
-		c := startChild(t, "fill", dir)
-		c.await(t, "stored")
-		o := fillByOthers(t, disk)
-		awaitFull(t, disk)
-		time.Sleep(time.Duration(rand.N(100)) * time.Millisecond)
-		if err := c.cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		_ = c.cmd.Wait()
-		for range 2 {
-			again := startChild(t, "open", dir)
-			again.end(t, 0, 28)
-			if code := again.cmd.ProcessState.ExitCode(); code == 28 && !strings.Contains(again.stderr.String(), "MiB are free, of") {
-				t.Errorf("the store doesn't say what it needs: %s", again.stderr.Bytes())
+	eachLoad(t, func(t *testing.T, disk, name string, l load) {
+		dir := filepath.Join(disk, "store")
+		for range 5 {
+			c := startChild(t, name, dir)
+			c.await(t, "stored")
+			o := fillByOthers(t, disk)
+			awaitFull(t, disk)
+			time.Sleep(time.Duration(rand.N(100)) * time.Millisecond)
+			if err := c.cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			_ = c.cmd.Wait()
+			for range 2 {
+				again := startChild(t, "open", dir)
+				again.end(t, 0, 28)
+				if code := again.cmd.ProcessState.ExitCode(); code == 28 && !strings.Contains(again.stderr.String(), "MiB are free, of") {
+					t.Errorf("the store doesn't say what it needs: %s", again.stderr.Bytes())
+				}
+			}
+			o.leave()
+			o.free(t)
+			checkAll(t, dir, l)
+			s, err := Open(t.Context(), small(dir))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := store.Retain(t.Context(), s, store.Policy{Bytes: 1}, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
 			}
 		}
-		o.leave()
-		o.free(t)
-		checkAll(t, dir)
-		s, err := Open(t.Context(), small(dir))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := store.Retain(t.Context(), s, store.Policy{Bytes: 1}, time.Now()); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	})
 }
 
 // TestClosedOnFullDisk closes a store on a disk that others have filled: with
@@ -435,7 +456,7 @@ func TestClosedOnFullDisk(t *testing.T) {
 				c.end(t, 28)
 			}
 			o.free(t)
-			checkAll(t, dir)
+			checkAll(t, dir, loads["fill"])
 		})
 	}
 }

@@ -289,5 +289,10 @@ func (s *Store) collectOne() error {
 	if err := s.db.RunValueLogGC(ratio); err != nil {
 		return err
 	}
+	// Half of a value log at most was moved, by small values or big ones.
+	moved := s.disk.size.vlog / 2
+	if err := s.disk.wrote(written{values: moved, keys: moved / 4}); err != nil {
+		return err
+	}
 	return s.disk.sync()
 }
