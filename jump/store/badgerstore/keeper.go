@@ -240,6 +240,11 @@ func (s *Store) drop(ids []string) error {
 	}
 	err := s.db.Update(func(txn *badger.Txn) error {
 		for _, id := range ids {
+			if hasBlocks(txn, id) {
+				// Badger only warns of a compaction that it didn't get to.
+				s.unswept.Store(true)
+				continue
+			}
 			if err := txn.Delete(idKey(removedPrefix, id)); err != nil {
 				return err
 			}
@@ -250,6 +255,13 @@ func (s *Store) drop(ids []string) error {
 		err = s.disk.sync()
 	}
 	return err
+}
+
+func hasBlocks(txn *badger.Txn, id string) bool {
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: idKey(blockPrefix, id)})
+	defer it.Close()
+	it.Rewind()
+	return it.Valid()
 }
 
 // collect rewrites value logs of which much isn't needed anymore.
