@@ -85,7 +85,10 @@ func (a *authenticator) config(hostKey ssh.Signer) *ssh.ServerConfig {
 }
 
 const (
-	serverVersion = "SSH-2.0-fleetjump"
+	// ssh tells only servers that call themselves OpenSSH when nobody reads a
+	// session's output any more (eow@openssh.com): "ssh host yes | head" would
+	// never end. The comment after it says what we are.
+	serverVersion = "SSH-2.0-OpenSSH_9.2 fleetjump"
 	// maxAuthTries is more than sshd's 6: agents hold keys for other places,
 	// and those that are only offered count as well.
 	maxAuthTries = 20

@@ -36,9 +36,12 @@ type link struct {
 	// told.
 	broken *refusal
 
-	noMore atomic.Bool // the client said no-more-sessions@openssh.com
-	grants grants
-	active counter // sessions and forwardings that run
+	// noMore says that the client sent no-more-sessions@openssh.com, opened that
+	// it has opened a session. x/crypto gives channels and requests by different
+	// ways, so the request may overtake the session that it came after.
+	noMore, opened atomic.Bool
+	grants         grants
+	active         counter // sessions and forwardings that run
 
 	mu      sync.Mutex
 	agents  []ssh.Conn // connections on which the client offered its agent
@@ -110,7 +113,7 @@ func (l *link) open(ctx context.Context, work *sync.WaitGroup, nc ssh.NewChannel
 		reject(nc, ssh.Prohibited, &refusal{codeDraining, "the jump host is shutting down", "try again in a moment"})
 		o.channels.done()
 		return
-	case nc.ChannelType() == relay.ChannelSession && l.noMore.Load():
+	case nc.ChannelType() == relay.ChannelSession && l.opened.Swap(true) && l.noMore.Load():
 		reject(nc, ssh.Prohibited, &refusal{codeProtocol, "you said that there would be no more sessions", ""})
 		o.channels.done()
 		return

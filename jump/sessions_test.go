@@ -345,3 +345,22 @@ func (w *world) exported(id string) string {
 	}
 	return b.String()
 }
+
+// TestNobodyReads: a program whose output nobody reads any more ends, as on a
+// direct connection.
+func TestNobodyReads(t *testing.T) {
+	w := newWorld(t, worldConfig{})
+	p := w.person(personConfig{})
+	for name, way := range p.ways() {
+		t.Run(name, func(t *testing.T) {
+			words := append(append([]string{"ssh", "-F", p.config}, way("web1")...), "yes")
+			for i := range words {
+				words[i] = quote(words[i])
+			}
+			r := p.run(p.command("bash", "-c", strings.Join(words, " ")+" | head -n 2"))
+			if r.stdout != "y\ny\n" || r.code != 0 {
+				t.Errorf("got %+v", r)
+			}
+		})
+	}
+}

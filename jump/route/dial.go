@@ -25,7 +25,9 @@ const (
 	// shortest is how long an attempt may at least take, if so much is left.
 	shortest = 5 * time.Second
 
-	clientVersion = "SSH-2.0-fleetjump"
+	// sshd tells only clients that call themselves OpenSSH when a program has
+	// stopped reading (eow@openssh.com), without which "yes | head" never ends.
+	clientVersion = "SSH-2.0-OpenSSH_9.2 fleetjump"
 )
 
 // Upstream is a connection to a host that has let us in.
