@@ -71,9 +71,14 @@ func (o *outer) session(ctx context.Context, nc ssh.NewChannel) {
 	if err != nil {
 		return
 	}
-	defer func() { _ = ch.Close() }()
+	gone := make(chan struct{})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	defer settle(ch, gone, o.conn)
+	left := sync.OnceFunc(func() {
+		cancel()
+		close(gone)
+	})
 	var view screen
 	for r := range requests {
 		switch r.Type {
@@ -90,18 +95,19 @@ func (o *outer) session(ctx context.Context, nc ssh.NewChannel) {
 			_ = r.Reply(view.env(r.Payload), nil)
 		case relay.TypeSubsystem:
 			_ = r.Reply(true, nil)
-			go afterStart(requests, &view, cancel)
+			go afterStart(requests, &view, left)
 			o.subsystem(ctx, ch, r)
 			return
 		case relay.TypeExec, relay.TypeShell:
 			_ = r.Reply(true, nil)
-			go afterStart(requests, &view, cancel)
+			go afterStart(requests, &view, left)
 			o.command(ctx, ch, r, &view)
 			return
 		default:
 			_ = r.Reply(false, nil)
 		}
 	}
+	left()
 }
 
 // afterStart handles the requests that follow the one for a program, until the
@@ -162,7 +168,7 @@ func (o *outer) command(ctx context.Context, ch ssh.Channel, r *ssh.Request, vie
 		end(ch, o.refuse(ctx, "", o.conn.User(), refusef(codeCertificate, "", "your certificate allows nothing but a certain command on hosts")))
 		return
 	}
-	d := o.set.config.Rules.Reading(o.who.identity, o.who.cert.ValidPrincipals)
+	d := o.server.settings.Load().config.Rules.Reading(o.who.identity, o.who.cert.ValidPrincipals)
 	if line == "" || d.Scope == access.None && !d.Audit {
 		text := "this is a jump host; it has no shell and no files of its own"
 		hint := fmt.Sprintf("ssh -A LOGIN%%HOST@%s, or ssh -A -J %s LOGIN@HOST", o.set.config.Name, o.set.config.Name)

@@ -18,8 +18,9 @@ const maxHeld = 256
 func feed(ctx context.Context, in <-chan *ssh.Request) (out <-chan *ssh.Request, gone <-chan struct{}) {
 	fed, closed := make(chan *ssh.Request), make(chan struct{})
 	go func() {
-		defer close(fed)
-		if pass(ctx, in, fed, closed) {
+		whole := pass(ctx, in, fed, closed)
+		close(fed)
+		if whole {
 			return
 		}
 		// Somebody has to receive until the channel is closed, which follows.

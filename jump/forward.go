@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/fleetca/fleetca/cmd/terminal"
 	"github.com/fleetca/fleetca/jump/access"
 	"github.com/fleetca/fleetca/jump/audit"
 	"github.com/fleetca/fleetca/jump/live"
@@ -42,16 +43,16 @@ func (g *grants) has(channelType string) bool {
 }
 
 // globalRequests handles the client's global requests, one after the other.
-func (l *link) globalRequests(ctx context.Context, work *sync.WaitGroup, requests <-chan *ssh.Request) {
+func (l *link) globalRequests(ctx context.Context, requests <-chan *ssh.Request) {
 	for r := range requests {
-		ok, reply := l.globalRequest(ctx, work, r)
+		ok, reply := l.globalRequest(ctx, r)
 		if r.WantReply {
 			_ = r.Reply(ok, reply)
 		}
 	}
 }
 
-func (l *link) globalRequest(ctx context.Context, work *sync.WaitGroup, r *ssh.Request) (bool, []byte) {
+func (l *link) globalRequest(ctx context.Context, r *ssh.Request) (bool, []byte) {
 	switch r.Type {
 	case relay.TypeKeepAlive:
 		return l.passKeepAlive(r)
@@ -70,7 +71,7 @@ func (l *link) globalRequest(ctx context.Context, work *sync.WaitGroup, r *ssh.R
 	default:
 		return false, nil
 	}
-	up, refused := l.upstream(ctx, work)
+	up, refused := l.upstream(ctx)
 	if refused != nil {
 		return false, nil
 	}
@@ -125,7 +126,7 @@ func (l *link) hostChannels(ctx context.Context, work *sync.WaitGroup, up *route
 }
 
 // forwardOut is a channel of the client's to somewhere that the host reaches.
-func (l *link) forwardOut(ctx context.Context, work *sync.WaitGroup, nc ssh.NewChannel) {
+func (l *link) forwardOut(ctx context.Context, nc ssh.NewChannel) {
 	to, refused := l.forwardTarget(nc)
 	if refused == nil {
 		if d := l.decide(access.LocalForwarding); !d.Allowed {
@@ -136,7 +137,7 @@ func (l *link) forwardOut(ctx context.Context, work *sync.WaitGroup, nc ssh.NewC
 		reject(nc, ssh.Prohibited, l.refuse(ctx, refused))
 		return
 	}
-	up, refused := l.upstream(ctx, work)
+	up, refused := l.upstream(ctx)
 	if refused != nil {
 		reject(nc, ssh.ConnectionFailed, refused)
 		return
@@ -174,8 +175,8 @@ func (l *link) forwardTarget(nc ssh.NewChannel) (string, *refusal) {
 		return "", &refusal{codeProtocol, err.Error(), ""}
 	}
 	to := net.JoinHostPort(d.Host, strconv.FormatUint(uint64(d.Port), 10))
-	if dest, err := l.outer.set.router.Resolve(d.Host, int(d.Port)); err == nil {
-		return "", refusef(codeDestination, "ssh to it through the jump host", "%s is a host of the inventory: a forwarding to its sshd would not be recorded", dest.Name)
+	if host, known := l.outer.set.router.LeadsTo(l.dest, d.Host, int(d.Port)); known {
+		return "", refusef(codeDestination, "ssh to it through the jump host", "%q is %s of the inventory: a forwarding to its sshd would not be recorded", to, host)
 	}
 	return to, nil
 }
@@ -203,7 +204,7 @@ func (l *link) forwardIn(ctx context.Context, nc ssh.NewChannel) {
 		}
 		f.Kind, f.From = "remote", d.Path
 	}
-	ch, requests, err := l.down.OpenChannel(nc.ChannelType(), nc.ExtraData())
+	ch, requests, err := openChannel(ctx, l.down, nc.ChannelType(), nc.ExtraData())
 	if err != nil {
 		rejectAs(nc, err)
 		return
@@ -222,7 +223,7 @@ func (l *link) forward(ctx context.Context, nc ssh.NewChannel, far relay.Channel
 		Address: hostAddress(l), Client: l.who.client.String(), ServerID: l.outer.set.config.Name, Way: l.way, Role: d.Role,
 		Serial: l.who.cert.Serial, CA: ssh.FingerprintSHA256(l.who.cert.SignatureKey),
 		Kind: store.KindForward, Mode: string(d.Recording), Started: begun, State: store.Open,
-		Command: f.Kind + " " + f.From + " to " + f.To,
+		Command: terminal.Clean(f.Kind + " " + f.From + " to " + f.To),
 	}
 	rec, err := srv.recorder.Start(ctx, recording.Options{Session: entry, Mode: entry.Mode})
 	if err != nil {
@@ -241,6 +242,9 @@ func (l *link) forward(ctx context.Context, nc ssh.NewChannel, far relay.Channel
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	remove := srv.live.Add(live.Entry{Session: rec.Session(), End: func(reason string) { stop(&refusal{codeAdmin, reason, ""}) }})
+	if refused := l.outer.closing(); refused != nil {
+		stop(refused) // it began while the others were being told
+	}
 	near := relay.Channel{Channel: ch, Requests: requests, Conn: l.down}
 	down, up := near, far
 	if farConn == ssh.Conn(l.down) {

@@ -137,7 +137,9 @@ func (a *authenticator) check(key ssh.PublicKey) (*ssh.Certificate, *refusal) {
 		return nil, refusef(codePlainKey, "get a certificate of the user CA and load it: ssh-add KEY, with KEY-cert.pub beside it",
 			"the jump host lets in user certificates only, and got the plain key %s", ssh.FingerprintSHA256(key))
 	}
-	cfg := a.set.config
+	// The present settings, not those that the connection began with: what was
+	// revoked meanwhile lets nobody in within it either.
+	cfg := a.server.settings.Load().config
 	err := trust.UserCertificate(cert, cfg.UserCAs, trust.Use{AnyLogin: true, Source: a.client.Addr(), ForceCommand: true}, a.server.now())
 	switch {
 	case errors.Is(err, trust.ErrExpired), errors.Is(err, trust.ErrNotYetValid):

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,6 +44,9 @@ type link struct {
 	noMore, opened atomic.Bool
 	grants         grants
 	active         counter // sessions and forwardings that run
+	// dial is connect, for as long as the link lives: a session that goes away
+	// must not take the host from the others.
+	dial func() *attempt
 
 	mu      sync.Mutex
 	agents  []ssh.Conn // connections on which the client offered its agent
@@ -79,10 +84,11 @@ func (l *link) hasAgent() bool {
 func (l *link) serve(ctx context.Context, channels <-chan ssh.NewChannel, requests <-chan *ssh.Request) {
 	ctx, cancel := context.WithCancel(ctx)
 	var work sync.WaitGroup
-	work.Go(func() { l.globalRequests(ctx, &work, requests) })
+	l.dial = func() *attempt { return l.connect(ctx, &work) }
+	work.Go(func() { l.globalRequests(ctx, requests) })
 	if l.broken == nil && l.hasAgent() {
 		// The host is reached while the client is still opening its session.
-		l.connect(ctx, &work)
+		l.dial()
 	}
 	for nc := range channels {
 		l.open(ctx, &work, nc)
@@ -109,8 +115,8 @@ func (l *link) open(ctx context.Context, work *sync.WaitGroup, nc ssh.NewChannel
 	}
 	handle := l.session
 	switch {
-	case o.server.draining.Load():
-		reject(nc, ssh.Prohibited, &refusal{codeDraining, "the jump host is shutting down", "try again in a moment"})
+	case o.closing() != nil:
+		reject(nc, ssh.Prohibited, o.closing())
 		o.channels.done()
 		return
 	case nc.ChannelType() == relay.ChannelSession && l.opened.Swap(true) && l.noMore.Load():
@@ -129,17 +135,18 @@ func (l *link) open(ctx context.Context, work *sync.WaitGroup, nc ssh.NewChannel
 	work.Go(func() {
 		defer o.channels.done()
 		defer l.active.done()
-		handle(ctx, work, nc)
+		handle(ctx, nc)
 	})
 }
 
-// decide asks the rules for one action on this link.
+// decide asks the rules for one action on this link. They are the present ones:
+// a connection that is kept open doesn't keep what was taken from its person.
 func (l *link) decide(action access.Action) access.Decision {
 	name := l.dest.Name
 	if l.dest.Host != nil {
 		name = l.dest.Host.Name
 	}
-	return l.outer.set.config.Rules.Decide(access.Request{
+	return l.outer.server.settings.Load().config.Rules.Decide(access.Request{
 		Identity: l.who.identity, Certificate: l.who.certificate(), Login: l.login, Host: name, Action: action,
 	})
 }
@@ -218,8 +225,8 @@ func (l *link) noAgent() *refusal {
 // signer finds the proven certificate in what agents were offered.
 func (l *link) signer(ctx context.Context, agents []ssh.Conn) (ssh.Signer, io.Closer, error) {
 	certs := []*ssh.Certificate{l.who.cert}
-	if l.outer.who != l.who {
-		certs = append(certs, l.outer.who.cert)
+	if outer := l.outer.who.cert; l.outer.who != l.who && samePermissions(outer, l.who.cert) {
+		certs = append(certs, outer)
 	}
 	var first error
 	for _, conn := range agents {
@@ -238,6 +245,13 @@ func (l *link) signer(ctx context.Context, agents []ssh.Conn) (ssh.Signer, io.Cl
 	return nil, nil, first
 }
 
+// samePermissions tells whether two certificates of a person allow the same.
+// With another one the host would not do what was decided and recorded.
+func samePermissions(a, b *ssh.Certificate) bool {
+	return slices.Equal(a.ValidPrincipals, b.ValidPrincipals) &&
+		maps.Equal(a.CriticalOptions, b.CriticalOptions) && maps.Equal(a.Extensions, b.Extensions)
+}
+
 func cmpError(first, err error) error {
 	if first != nil {
 		return first
@@ -250,39 +264,45 @@ const agentTime = 20 * time.Second
 
 // openAgent opens the client's agent, which it has offered.
 func openAgent(ctx context.Context, conn ssh.Conn) (ssh.Channel, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, agentTime,
+		&refusal{codeAgent, "your client did not open its agent in time", "is ssh-agent running where you typed ssh?"})
+	defer cancel()
+	ch, requests, err := openChannel(ctx, conn, relay.ChannelAgent, nil)
+	switch {
+	case ctx.Err() != nil && err != nil:
+		return nil, context.Cause(ctx)
+	case err != nil:
+		return nil, &refusal{codeAgent, "your client did not open its agent: " + openError(err), "is ssh-agent running, and SSH_AUTH_SOCK set, where you typed ssh?"}
+	}
+	go ssh.DiscardRequests(requests)
+	return ch, nil
+}
+
+// openChannel opens a channel to a client, which may never answer.
+func openChannel(ctx context.Context, conn ssh.Conn, kind string, extra []byte) (ssh.Channel, <-chan *ssh.Request, error) {
 	type opened struct {
-		ch  ssh.Channel
-		err error
+		ch       ssh.Channel
+		requests <-chan *ssh.Request
+		err      error
 	}
 	got := make(chan opened, 1)
 	// x/crypto can't give up an open; the goroutine ends with the connection.
 	go func() {
-		ch, requests, err := conn.OpenChannel(relay.ChannelAgent, nil)
-		if err == nil {
-			go ssh.DiscardRequests(requests)
-		}
-		got <- opened{ch, err}
+		ch, requests, err := conn.OpenChannel(kind, extra)
+		got <- opened{ch, requests, err}
 	}()
-	timer := time.NewTimer(agentTime)
-	defer timer.Stop()
-	var late error
 	select {
 	case o := <-got:
-		if o.err != nil {
-			return nil, &refusal{codeAgent, "your client did not open its agent: " + openError(o.err), "is ssh-agent running, and SSH_AUTH_SOCK set, where you typed ssh?"}
-		}
-		return o.ch, nil
+		return o.ch, o.requests, o.err
 	case <-ctx.Done():
-		late = context.Cause(ctx)
-	case <-timer.C:
-		late = &refusal{codeAgent, "your client did not open its agent in time", "is ssh-agent running where you typed ssh?"}
 	}
 	go func() {
 		if o := <-got; o.err == nil {
+			go ssh.DiscardRequests(o.requests)
 			_ = o.ch.Close()
 		}
 	}()
-	return nil, late
+	return nil, nil, context.Cause(ctx)
 }
 
 func openError(err error) string {
@@ -333,11 +353,11 @@ func (l *link) hostGone(up *route.Upstream) {
 }
 
 // upstream waits for the host's connection.
-func (l *link) upstream(ctx context.Context, work *sync.WaitGroup) (*route.Upstream, *refusal) {
+func (l *link) upstream(ctx context.Context) (*route.Upstream, *refusal) {
 	if l.broken != nil {
 		return nil, l.broken
 	}
-	at := l.connect(ctx, work)
+	at := l.dial()
 	select {
 	case <-at.done:
 		return at.up, at.refused

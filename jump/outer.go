@@ -2,6 +2,7 @@ package jump
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"strings"
@@ -32,6 +33,8 @@ type outer struct {
 	// agent says that the client offered its agent on this connection. An agent
 	// channel that wasn't offered makes OpenSSH warn of a break-in.
 	agent atomic.Bool
+	// ended, once set, is why nothing new begins on this connection.
+	ended atomic.Pointer[refusal]
 	// work counts the goroutines of the connection.
 	work sync.WaitGroup
 
@@ -81,8 +84,9 @@ func (s *Server) serveClient(ctx context.Context, conn net.Conn) {
 	}
 	leave, refused := s.limits.login(who.identity, set.config.Limits)
 	if refused != nil {
+		a.refused = refused
 		s.loginFailed(ctx, a, sc.User(), conn, refused)
-		_ = sc.Close()
+		turnAway(sc, channels, requests, refused)
 		return
 	}
 	defer leave()
@@ -95,6 +99,17 @@ func (s *Server) serveClient(ctx context.Context, conn net.Conn) {
 		people:   []*person{who},
 	}
 	o.serve(ctx, channels, requests)
+}
+
+// turnAway tells somebody who has logged in already that nothing comes of it:
+// in answer to the channel that every client opens next.
+func turnAway(conn ssh.Conn, channels <-chan ssh.NewChannel, requests <-chan *ssh.Request, r *refusal) {
+	late := time.AfterFunc(tellTime, func() { _ = conn.Close() })
+	defer late.Stop()
+	go ssh.DiscardRequests(requests)
+	for nc := range channels {
+		reject(nc, ssh.ResourceShortage, r)
+	}
 }
 
 // loginFailed logs and audits that nobody was let in.
@@ -138,6 +153,9 @@ func (o *outer) serve(ctx context.Context, channels <-chan ssh.NewChannel, reque
 	if err := s.loggedIn(ctx, o.who, o.conn, o.conn.User(), o.id); err != nil {
 		_ = o.conn.Close()
 		return
+	}
+	if refused := unaccepted(s.settings.Load().config, o.who); refused != nil {
+		s.endConnection(o, refused) // revoked between its login and now
 	}
 	expiry := s.endAtExpiry(o, o.who)
 	defer expiry.Stop()
@@ -237,8 +255,8 @@ func (o *outer) open(ctx context.Context, nc ssh.NewChannel) {
 		return
 	}
 	switch {
-	case o.server.draining.Load():
-		reject(nc, ssh.Prohibited, &refusal{codeDraining, "the jump host is shutting down", "try again in a moment"})
+	case o.closing() != nil:
+		reject(nc, ssh.Prohibited, o.closing())
 	case nc.ChannelType() == "session":
 		o.work.Go(func() {
 			defer o.channels.done()
@@ -255,6 +273,28 @@ func (o *outer) open(ctx context.Context, nc ssh.NewChannel) {
 		reject(nc, ssh.UnknownChannelType, refusef(codeProtocol, "", "the jump host has no channels of type %q", nc.ChannelType()))
 	}
 	o.channels.done()
+}
+
+// closing is why nothing new may begin on this connection, or nil.
+func (o *outer) closing() *refusal {
+	if o.server.draining.Load() {
+		return &refusal{codeDraining, "the jump host is shutting down", "try again in a moment"}
+	}
+	return o.ended.Load()
+}
+
+// closeTime is how long a client may take to answer the close of a channel.
+const closeTime = 10 * time.Second
+
+// settle closes a channel and waits until the client has closed it, too, which
+// gone tells. x/crypto keeps a channel and what has come for it until then:
+// those whose place was free already would pile up. OpenSSH answers at once; of
+// who doesn't, conn is closed.
+func settle(ch ssh.Channel, gone <-chan struct{}, conn io.Closer) {
+	timer := time.AfterFunc(closeTime, func() { _ = conn.Close() })
+	defer timer.Stop()
+	_ = ch.Close()
+	<-gone
 }
 
 // directTCPIP is "ssh -J" and "ssh -W": the channel never leads anywhere but to
@@ -274,8 +314,12 @@ func (o *outer) directTCPIP(ctx context.Context, nc ssh.NewChannel) {
 	if err != nil {
 		return
 	}
-	go ssh.DiscardRequests(requests)
-	defer func() { _ = ch.Close() }()
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		ssh.DiscardRequests(requests)
+	}()
+	defer settle(ch, gone, o.conn)
 	// There is nowhere to write to: what fails later is told within.
 	_ = o.inner(ctx, ch, dest, wayDirect)
 }
@@ -314,10 +358,13 @@ func (o *outer) inner(ctx context.Context, ch ssh.Channel, dest route.Destinatio
 	a := &authenticator{server: o.server, set: o.set, client: o.who.client, want: o.who}
 	stream := newStreamConn(ch, o.conn.LocalAddr(), o.who.client)
 	late := time.AfterFunc(o.set.config.LoginTimeout, func() { _ = ch.Close() })
+	// A write that the client's window doesn't let through outlives the channel.
+	later := time.AfterFunc(o.set.config.LoginTimeout+closeTime, func() { _ = o.conn.Close() })
 	stop := context.AfterFunc(ctx, func() { _ = ch.Close() })
 	defer stop()
 	sc, channels, requests, err := ssh.NewServerConn(stream, a.config(signer))
 	late.Stop()
+	later.Stop()
 	if err != nil {
 		o.server.loginFailed(ctx, a, "", stream, err)
 		if a.failure(err).code == codeProtocol && !stream.looksRight.Load() {
@@ -334,6 +381,9 @@ func (o *outer) inner(ctx context.Context, ch ssh.Channel, dest route.Destinatio
 	o.mu.Lock()
 	o.people = append(o.people, who)
 	o.mu.Unlock()
+	if refused := unaccepted(o.server.settings.Load().config, who); refused != nil {
+		o.server.endConnection(o, refused) // revoked between its login and now
+	}
 	if err := o.server.loggedIn(ctx, who, sc, sc.User(), o.id); err != nil {
 		return nil
 	}
@@ -355,17 +405,22 @@ func (s *Server) endAtExpiry(o *outer, who *person) *time.Timer {
 		return time.NewTimer(0)
 	}
 	left := time.Unix(int64(who.cert.ValidBefore), 0).Sub(s.now())
-	return time.AfterFunc(left, func() { s.endConnection(o, "your certificate has expired") })
+	return time.AfterFunc(left, func() {
+		s.endConnection(o, &refusal{codeExpired, "your certificate has expired", ""})
+	})
 }
 
 // endConnection ends the sessions of a connection with a reason, and then it.
-func (s *Server) endConnection(o *outer, reason string) {
-	o.log.Info("ending the connection", "reason", reason)
+func (s *Server) endConnection(o *outer, r *refusal) {
+	if !o.ended.CompareAndSwap(nil, r) {
+		return
+	}
+	o.log.Info("ending the connection", "reason", r.text)
 	mine := 0
 	s.live.Each(func(e liveEntry) bool {
 		if e.Session.Connection == o.id {
 			mine++
-			e.End(reason)
+			e.End(r.text)
 		}
 		return true
 	})

@@ -45,7 +45,7 @@ type session struct {
 }
 
 // session serves one session channel to its end.
-func (l *link) session(ctx context.Context, work *sync.WaitGroup, nc ssh.NewChannel) {
+func (l *link) session(ctx context.Context, nc ssh.NewChannel) {
 	o := l.outer
 	if !o.sessions.add() {
 		reject(nc, ssh.ResourceShortage, &refusal{codeLimit, "too many sessions on this connection", ""})
@@ -64,14 +64,14 @@ func (l *link) session(ctx context.Context, work *sync.WaitGroup, nc ssh.NewChan
 		early.close()
 		return
 	}
-	defer func() { _ = ch.Close() }()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	s := &session{link: l, id: store.NewID(o.server.now()), ch: ch, stop: stop, recSet: make(chan struct{})}
 	s.log = o.log.With("session", s.id, "host", l.dest.Name, "login", terminal.Clean(l.login))
 	fed, gone := feed(ctx, requests)
+	defer settle(ch, gone, l.conn)
 	if early != nil {
-		s.relay(ctx, relay.Channel{Channel: ch, Requests: fed}, early.channel())
+		s.relay(ctx, relay.Channel{Channel: ch, Requests: fed, Conn: l.conn}, early.channel())
 		return
 	}
 	held, asked, refused := s.awaitAgent(ctx, fed)
@@ -83,12 +83,12 @@ func (l *link) session(ctx context.Context, work *sync.WaitGroup, nc ssh.NewChan
 		s.turnAway(ctx, fed, refused)
 		return
 	}
-	far, refused := s.reach(ctx, work, gone)
+	far, refused := s.reach(ctx, gone)
 	if refused != nil {
 		s.turnAway(ctx, prefix(ctx, held, fed), refused)
 		return
 	}
-	s.relay(ctx, relay.Channel{Channel: ch, Requests: fed, First: held}, far.channel())
+	s.relay(ctx, relay.Channel{Channel: ch, Requests: fed, First: held, Conn: l.conn}, far.channel())
 }
 
 // hostChannel is a session channel on the host's connection.
@@ -215,7 +215,7 @@ func prefix(ctx context.Context, first []*ssh.Request, rest <-chan *ssh.Request)
 }
 
 // reach waits for the host's connection and opens a session on it.
-func (s *session) reach(ctx context.Context, work *sync.WaitGroup, gone <-chan struct{}) (*hostChannel, *refusal) {
+func (s *session) reach(ctx context.Context, gone <-chan struct{}) (*hostChannel, *refusal) {
 	defer s.link.wait(s)()
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -226,7 +226,7 @@ func (s *session) reach(ctx context.Context, work *sync.WaitGroup, gone <-chan s
 		case <-waiting.Done():
 		}
 	}()
-	up, refused := s.link.upstream(waiting, work)
+	up, refused := s.link.upstream(waiting)
 	if refused != nil {
 		return nil, refused
 	}

@@ -128,9 +128,8 @@ func (s *session) beginRecording(ctx context.Context, p program) *refusal {
 	s.remove = l.outer.server.live.Add(live.Entry{Session: rec.Session(), End: func(reason string) {
 		s.stop(&refusal{codeAdmin, reason, ""})
 	}})
-	if l.outer.server.draining.Load() {
-		// It began while the others were being told.
-		s.stop(&refusal{codeDraining, "the jump host is shutting down", "try again in a moment"})
+	if refused := l.outer.closing(); refused != nil {
+		s.stop(refused) // it began while the others were being told
 	}
 	go s.watch(ctx)
 	s.log.Info("session started", "kind", string(p.kind), "mode", entry.Mode, "role", entry.Role)

@@ -15,6 +15,7 @@ import (
 	"github.com/fleetca/fleetca/cmd/terminal"
 	"github.com/fleetca/fleetca/jump/access"
 	"github.com/fleetca/fleetca/jump/audit"
+	"github.com/fleetca/fleetca/jump/config"
 	"github.com/fleetca/fleetca/jump/store"
 )
 
@@ -73,16 +74,23 @@ func (s *Server) endRevoked() {
 		people := append([]*person(nil), o.people...)
 		o.mu.Unlock()
 		for _, p := range people {
-			if c.Revoked != nil && c.Revoked.Revoked(p.cert) {
-				s.endConnection(o, "your certificate was revoked")
-				break
-			}
-			if !trusted(c.UserCAs, p.cert.SignatureKey) {
-				s.endConnection(o, "your certificate's CA is not trusted any more")
+			if refused := unaccepted(c, p); refused != nil {
+				s.endConnection(o, refused)
 				break
 			}
 		}
 	}
+}
+
+// unaccepted says why settings don't accept somebody who was let in before.
+func unaccepted(c *config.Config, p *person) *refusal {
+	switch {
+	case c.Revoked != nil && c.Revoked.Revoked(p.cert):
+		return &refusal{codeRevoked, "your certificate was revoked", ""}
+	case !trusted(c.UserCAs, p.cert.SignatureKey):
+		return &refusal{codeCertificate, "your certificate's CA is not trusted any more", ""}
+	}
+	return nil
 }
 
 func trusted(cas []ssh.PublicKey, key ssh.PublicKey) bool {

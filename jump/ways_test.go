@@ -1,7 +1,6 @@
 package jump_test
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -36,5 +35,4 @@ func TestWaysIn(t *testing.T) {
 	if len(starts) != n {
 		t.Errorf("%d session.start events, want %d", len(starts), n)
 	}
-	fmt.Println(w.logs.String())
 }
