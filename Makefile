@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 # What the demo and the tests need beside Go, as Debian packages them.
 DEBIAN_PACKAGES := openssh-server openssh-client openssh-sftp-server sudo ansible-core \
-	iproute2 util-linux procps dropbear-bin busybox shellcheck gcc libc6-dev git ca-certificates
+	iproute2 util-linux procps dropbear-bin busybox asciinema shellcheck gcc libc6-dev git ca-certificates
 
 # Linters and the test runner are run at these versions by "go run", so they
 # never enter go.mod.
@@ -21,12 +21,12 @@ help: ## list what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 .PHONY: build
-build: ## build bin/fleetca
+build: ## build bin/fleetca and bin/fleetjump
 	@mkdir -p bin
 	go build -trimpath -o bin/ ./cmd/...
 
 .PHONY: demo
-demo: deps build ## certify a fleet of real sshd hosts on this machine, step by step
+demo: deps build ## certify a fleet of real sshd hosts on this machine and record sessions on it, step by step
 	go run ./testenv/demo bin/fleetca
 
 .PHONY: test
@@ -47,6 +47,10 @@ lint: deps ## go vet, staticcheck, gofumpt, shell scripts
 .PHONY: bench
 bench: deps build ## provisioning beside Ansible and beside the bare connections, as ratios
 	go run ./testenv/bench bin/fleetca
+
+.PHONY: bench-jump
+bench-jump: deps build ## sessions and downloads through fleetjump beside ssh and ssh -J, as ratios
+	go run ./testenv/bench -jump bin/fleetca
 
 .PHONY: fuzz
 fuzz: deps ## run each fuzz target for FUZZTIME (10s)

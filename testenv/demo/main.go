@@ -1,15 +1,18 @@
 //go:build linux
 
-// Command demo shows fleetca at work on a fleet of real sshd hosts on this
-// machine: a title a step, the command, its output. With root the hosts are
-// what people have (port 22, default paths, a login that needs sudo), otherwise
-// they are unprivileged servers on loopback.
+// Command demo shows fleetca and fleetjump at work on a fleet of real sshd hosts
+// on this machine: a title a step, the command, its output. With root the hosts
+// are what people have (port 22, default paths, a login that needs sudo),
+// otherwise they are unprivileged servers on loopback. It fails if a command
+// doesn't print what it should.
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -40,6 +43,7 @@ type story struct {
 	path  string
 	step  int
 	fleet *testenv.Fleet
+	agent string // socket of an ssh-agent, once there is one
 }
 
 func run(ctx context.Context) (err error) {
@@ -104,47 +108,74 @@ func (s *story) clientConfig() string {
 	return b.String()
 }
 
+// command is a line that is shown, run, and held to what it should do.
+type command struct {
+	line string
+	exit int
+	// want must be in what it prints, or the demo fails.
+	want []string
+	// terminal runs it on a terminal of its own.
+	terminal bool
+}
+
+type step struct {
+	title    string
+	commands []command
+}
+
 func (s *story) tell() error {
-	login := s.fleet.Hosts()[0].Login()
-	steps := []struct {
-		title    string
-		commands []string
-		exit     int
-	}{
-		{"The inventory is Ansible's", []string{"cat hosts.yaml", "fleetca inventory graph --inventory hosts.yaml"}, 0},
-		{"Three authorities: for people, for hosts, for a jump host", []string{"fleetca init --no-passphrase"}, 0},
-		{"What would change? Nothing is touched (exit code 3: there is something)", []string{
-			"fleetca provision --inventory hosts.yaml --ssh-config provisioner_config --check --diff --limit web01",
-		}, 3},
-		{"Provision: the whole fleet, verified from outside on new connections", []string{
-			"fleetca provision --inventory hosts.yaml --ssh-config provisioner_config",
-		}, 0},
-		{"People trust the host CA, and nothing else", []string{
-			"fleetca export --host-ca --format known_hosts --domain '*' >ca_only",
-			"cat ca_only",
-		}, 0},
-		{"Alice gets a certificate for an hour", []string{
-			"fleetca sign --user alice --principals " + login + " --ttl 1h --output alice",
-		}, 0},
-		{"She logs in with the plain ssh client, strictly checking host certificates", []string{
-			fmt.Sprintf("ssh -F ssh_config -i alice %s@web01 'echo Hello from $(hostname)'", login),
-			fmt.Sprintf("ssh -F ssh_config -i alice %s@db1 'echo Hello from $(hostname)'", login),
-		}, 0},
-		{"A second run finds nothing to do, and signs nothing", []string{
-			"fleetca provision --inventory hosts.yaml --ssh-config provisioner_config",
-		}, 0},
-		{"Everything that was ever signed is in the ledger", []string{"fleetca certs list"}, 0},
+	if err := s.follow(s.provisioning()); err != nil {
+		return err
 	}
+	if err := s.throughTheJumpHost(); err != nil {
+		return err
+	}
+	s.title("The fleet is stopped, and nothing is left behind")
+	return nil
+}
+
+func (s *story) follow(steps []step) error {
 	for _, step := range steps {
 		s.title(step.title)
-		for _, command := range step.commands {
-			if err := s.show(command, step.exit); err != nil {
+		for _, c := range step.commands {
+			if err := s.show(c); err != nil {
 				return err
 			}
 		}
 	}
-	s.title("The fleet is stopped, and nothing is left behind")
 	return nil
+}
+
+// provisioning is the first part.
+func (s *story) provisioning() []step {
+	login := s.fleet.Hosts()[0].Login()
+	const provision = "fleetca provision --inventory hosts.yaml --ssh-config provisioner_config"
+	return []step{
+		{"The inventory is Ansible's", []command{
+			{line: "cat hosts.yaml"},
+			{line: "fleetca inventory graph --inventory hosts.yaml"},
+		}},
+		{"Three authorities: for people, for hosts, for a jump host", []command{{line: "fleetca init --no-passphrase"}}},
+		{"What would change? Nothing is touched (exit code 3: there is something)", []command{
+			{line: provision + " --check --diff --limit web01", exit: 3},
+		}},
+		{"Provision: the whole fleet, verified from outside on new connections", []command{
+			{line: provision, want: []string{"4 changed"}},
+		}},
+		{"People trust the host CA, and nothing else", []command{
+			{line: "fleetca export --host-ca --format known_hosts --domain '*' >ca_only"},
+			{line: "cat ca_only", want: []string{"@cert-authority * "}},
+		}},
+		{"Alice gets a certificate for an hour", []command{
+			{line: "fleetca sign --user alice --principals " + login + " --ttl 1h --output alice"},
+		}},
+		{"She logs in with the plain ssh client, strictly checking host certificates", []command{
+			{line: fmt.Sprintf("ssh -F ssh_config -i alice %s@web01 'echo Hello from $(hostname)'", login), want: []string{"Hello from "}},
+			{line: fmt.Sprintf("ssh -F ssh_config -i alice %s@db1 'echo Hello from $(hostname)'", login), want: []string{"Hello from "}},
+		}},
+		{"A second run finds nothing to do, and signs nothing", []command{{line: provision, want: []string{"4 unchanged"}}}},
+		{"Everything that was ever signed is in the ledger", []command{{line: "fleetca certs list", want: []string{"alice"}}}},
+	}
 }
 
 func (s *story) file(name string) string { return filepath.Join(s.dir, name) }
@@ -155,16 +186,45 @@ func (s *story) title(text string) {
 }
 
 // show prints a command and runs it in the demo's folder.
-func (s *story) show(command string, exit int) error {
-	fmt.Println(paint("36", "$ "+command))
-	cmd := exec.CommandContext(s.ctx, "sh", "-c", command)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), "PATH="+s.path, "FLEETCA_DIR="+s.file("ca"), "SSH_AUTH_SOCK=")
-	err := cmd.Run()
-	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != exit {
-		return fmt.Errorf("%s: %w", command, errors.Join(err, s.ctx.Err()))
+func (s *story) show(c command) error {
+	_, err := s.output(c)
+	return err
+}
+
+// output shows a command, and returns what it printed.
+func (s *story) output(c command) (string, error) {
+	s.prompt(c.line)
+	var printed bytes.Buffer
+	cmd := s.command(c.line)
+	run := func() error {
+		cmd.Stdout = io.MultiWriter(os.Stdout, &printed)
+		cmd.Stderr = cmd.Stdout // one writer, so that nothing is written at once
+		return cmd.Run()
 	}
-	return nil
+	if c.terminal {
+		run = func() error { return onTerminal(cmd, io.MultiWriter(os.Stdout, &printed)) }
+	}
+	err := run()
+	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != c.exit {
+		return "", fmt.Errorf("%s: exit code %d wanted: %w", c.line, c.exit, errors.Join(err, s.ctx.Err()))
+	}
+	for _, want := range c.want {
+		if !strings.Contains(printed.String(), want) {
+			return "", fmt.Errorf("%s: it should have printed %q", c.line, want)
+		}
+	}
+	return printed.String(), nil
+}
+
+func (s *story) prompt(line string) { fmt.Println(paint("36", "$ "+line)) }
+
+// command is a shell's command in the demo's folder.
+func (s *story) command(line string) *exec.Cmd {
+	cmd := exec.CommandContext(s.ctx, "sh", "-c", line)
+	cmd.Dir = s.dir
+	cmd.Env = append(os.Environ(), "PATH="+s.path, "FLEETCA_DIR="+s.file("ca"), "FLEETJUMP_CONFIG="+s.file("jump/jump.yaml"),
+		"SSH_AUTH_SOCK="+s.agent, "TERM=xterm-256color")
+	return cmd
 }
 
 func paint(style, text string) string {
