@@ -186,8 +186,10 @@ func (a *authenticator) exhausted(ssh.ConnMetadata, ssh.KeyboardInteractiveChall
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.refused == nil {
-		a.refused = &refusal{codePlainKey, "the jump host lets in user certificates only, and got no key at all",
-			"get a certificate of the user CA and load it: ssh-add KEY, with KEY-cert.pub beside it"}
+		a.refused = &refusal{
+			codePlainKey, "the jump host lets in user certificates only, and got no key at all",
+			"get a certificate of the user CA and load it: ssh-add KEY, with KEY-cert.pub beside it",
+		}
 	}
 	if !a.told {
 		a.say(a.refused)

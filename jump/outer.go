@@ -52,6 +52,7 @@ const (
 // serveClient serves one connection from its first byte to its end.
 func (s *Server) serveClient(ctx context.Context, conn net.Conn) {
 	defer func() { _ = conn.Close() }()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	client, err := addrPort(conn.RemoteAddr())
 	if err != nil {
 		s.log.Error("a connection without an address", "error", err)

@@ -195,4 +195,3 @@ func (p *client) run(cmd *exec.Cmd) result {
 	}
 	return r
 }
-

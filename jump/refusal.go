@@ -81,11 +81,15 @@ func refusalOf(err error) *refusal {
 	}
 	switch {
 	case errors.Is(err, store.ErrFull):
-		return &refusal{codeStoreFull, "recording store full: sessions that can't be recorded are not allowed",
-			"the jump host's administrator has to make room: fleetjump sessions rm, or a bigger disk"}
+		return &refusal{
+			codeStoreFull, "recording store full: sessions that can't be recorded are not allowed",
+			"the jump host's administrator has to make room: fleetjump sessions rm, or a bigger disk",
+		}
 	case errors.Is(err, store.ErrFailed), errors.Is(err, store.ErrClosed):
-		return &refusal{codeStore, "the recording store has failed: sessions that can't be recorded are not allowed",
-			"the jump host's log says why"}
+		return &refusal{
+			codeStore, "the recording store has failed: sessions that can't be recorded are not allowed",
+			"the jump host's log says why",
+		}
 	case errors.Is(err, context.DeadlineExceeded):
 		return &refusal{codeUnreachable, "the host did not answer in time", "try again, or ask whether the host is up"}
 	}

@@ -186,7 +186,6 @@ func (s *Server) Serve(ctx context.Context) error {
 	accepting.Wait()
 	s.drain()
 	cancel()
-	s.closeAll()
 	s.conns.Wait()
 	watching.Wait()
 	return s.cfg.Audit.Sync(context.WithoutCancel(ctx))
@@ -214,14 +213,6 @@ func (s *Server) drain() {
 // sealTime is how long sessions that were ended may take to seal their
 // recordings.
 const sealTime = 10 * time.Second
-
-func (s *Server) closeAll() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for o := range s.outers {
-		_ = o.conn.Close()
-	}
-}
 
 // accept serves each connection in a goroutine of its own.
 func (s *Server) accept(ctx context.Context, l net.Listener, serve func(context.Context, net.Conn)) {

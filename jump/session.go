@@ -37,6 +37,8 @@ type session struct {
 	recSet chan struct{}
 	begun  time.Time
 
+	watching sync.WaitGroup
+
 	active  atomic.Int64 // UnixNano of the last byte
 	in, out atomic.Uint64
 
@@ -242,12 +244,35 @@ func (s *session) reach(ctx context.Context, gone <-chan struct{}) (*hostChannel
 
 // relay runs the session and records it.
 func (s *session) relay(ctx context.Context, down, up relay.Channel) {
+	over := make(chan struct{})
+	unblock := context.AfterFunc(ctx, func() { s.giveUpRecording(over) })
 	err := relay.Relay(ctx, down, up, relay.Config{
 		Data:     s.data,
 		Request:  s.request,
 		Farewell: s.farewell,
 	})
+	close(over)
+	unblock()
+	s.stop(nil)
+	s.watching.Wait()
 	s.over(ctx, err)
+}
+
+// giveUpRecording ends a recording that waits for a store which hangs, once the
+// session has been cut off: nobody may be held by it for ever.
+func (s *session) giveUpRecording(over <-chan struct{}) {
+	if !s.started() {
+		return
+	}
+	timer := time.NewTimer(sealTime)
+	defer timer.Stop()
+	select {
+	case <-over:
+	case <-timer.C:
+		ctx, cancel := context.WithTimeout(context.Background(), tellTime)
+		defer cancel()
+		_ = s.rec.Close(ctx, "the store did not take the recording")
+	}
 }
 
 // farewell is what the client reads when the session is cut off.

@@ -131,7 +131,7 @@ func (s *session) beginRecording(ctx context.Context, p program) *refusal {
 	if refused := l.outer.closing(); refused != nil {
 		s.stop(refused) // it began while the others were being told
 	}
-	go s.watch(ctx)
+	s.watching.Go(func() { s.watch(ctx) })
 	s.log.Info("session started", "kind", string(p.kind), "mode", entry.Mode, "role", entry.Role)
 	return nil
 }

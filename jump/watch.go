@@ -22,6 +22,9 @@ import (
 const (
 	// watchEvery is how often the files of the configuration are looked at.
 	watchEvery = 2 * time.Second
+	// retryEvery is how often a configuration that could not be read is tried
+	// again.
+	retryEvery = 30 * time.Second
 	// spaceEvery is how often the store's free space is looked at.
 	spaceEvery = time.Second
 	// retainEvery is how often old recordings are looked for.
@@ -112,6 +115,8 @@ func (s *Server) watchFiles(ctx context.Context) {
 	defer ticker.Stop()
 	loaded := stamp(s.settings.Load().config.Files())
 	last := loaded
+	var failed string
+	var failedAt time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -119,14 +124,26 @@ func (s *Server) watchFiles(ctx context.Context) {
 		case <-ticker.C:
 		}
 		now := stamp(s.settings.Load().config.Files())
-		if now != loaded && now == last {
-			// What is wrong is logged there; it isn't tried again until another
-			// change.
-			_ = s.Reload(ctx)
-			loaded = stamp(s.settings.Load().config.Files())
-			now = loaded
-		}
+		changed := now != loaded && now == last
+		// What a bad version lacked may come to be without any of the known files
+		// changing.
+		again := failed != "" && s.now().Sub(failedAt) >= retryEvery
 		last = now
+		if !changed && !again {
+			continue
+		}
+		if again && !changed {
+			if _, _, err := s.cfg.Reload(ctx); err != nil {
+				failedAt = s.now()
+				continue // it has been told
+			}
+		}
+		failed, failedAt = "", s.now()
+		if err := s.Reload(ctx); err != nil {
+			failed = err.Error()
+		}
+		loaded = stamp(s.settings.Load().config.Files())
+		last = loaded
 	}
 }
 

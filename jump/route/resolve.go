@@ -13,10 +13,11 @@ import (
 // 255 octets).
 const maxName = 255
 
-// index makes the table of names. A host's own name comes before the same word
+// index makes the table of names and the list of all places. A host's own name comes before the same word
 // as another's alias: who adds an alias can't take a host's place.
-func index(inv *inventory.Inventory) (map[string][]*place, error) {
+func index(inv *inventory.Inventory) (map[string][]*place, []*place, error) {
 	names, aliases := map[string][]*place{}, map[string][]*place{}
+	var all []*place
 	var problems []error
 	for _, h := range inv.Hosts() {
 		s, err := h.Settings()
@@ -25,6 +26,7 @@ func index(inv *inventory.Inventory) (map[string][]*place, error) {
 			continue
 		}
 		p := &place{host: h, address: cmp.Or(s.Address, h.Name), port: cmp.Or(s.Port, defaultPort)}
+		all = append(all, p)
 		enter(names, h.Name, p)
 		for _, alias := range append([]string{s.Address}, s.Principals...) {
 			enter(aliases, alias, p)
@@ -35,7 +37,7 @@ func index(inv *inventory.Inventory) (map[string][]*place, error) {
 			names[alias] = places
 		}
 	}
-	return names, errors.Join(problems...)
+	return names, all, errors.Join(problems...)
 }
 
 func enter(into map[string][]*place, name string, p *place) {

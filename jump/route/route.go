@@ -67,7 +67,9 @@ type Destination struct {
 type Router struct {
 	cfg   Config
 	names map[string][]*place
-	known sshconfig.KnownFiles
+	// places are all hosts, also those that no name leads to.
+	places []*place
+	known  sshconfig.KnownFiles
 }
 
 // place is a host with what its settings say about reaching it.
@@ -112,11 +114,11 @@ func New(c Config) (*Router, error) {
 			return nil, fmt.Errorf("routing: host CA: %w", err)
 		}
 	}
-	names, err := index(c.Inventory)
+	names, places, err := index(c.Inventory)
 	if err != nil {
 		return nil, fmt.Errorf("routing: %w", err)
 	}
-	r := &Router{cfg: c, names: names}
+	r := &Router{cfg: c, names: names, places: places}
 	for _, path := range c.KnownHosts {
 		k, err := sshconfig.LoadKnownHosts(path)
 		if err != nil {
