@@ -2,6 +2,7 @@ package jump
 
 import (
 	"context"
+	"sync"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -13,15 +14,19 @@ const maxHeld = 256
 // feed hands on a channel's requests and holds them while nobody takes them:
 // x/crypto stops a whole connection when a few requests of one channel wait,
 // and the client's agent, which reaching the host needs, with it. The
-// returned channel is closed when in is, when there are too many, or when ctx
-// ends. gone is closed as soon as in is: the client has closed its channel.
+// returned channel is closed when in is, or when there are too many; when ctx
+// ends it only falls silent until then, since a client that is about to hear a
+// last word has not gone. gone is closed as soon as in is: the client has closed its channel.
 func feed(ctx context.Context, in <-chan *ssh.Request) (out <-chan *ssh.Request, gone <-chan struct{}) {
 	fed, closed := make(chan *ssh.Request), make(chan struct{})
 	go func() {
-		whole := pass(ctx, in, fed, closed)
-		close(fed)
-		if whole {
+		release := sync.OnceFunc(func() { close(fed) })
+		defer release()
+		if pass(ctx, in, fed, closed) {
 			return
+		}
+		if ctx.Err() == nil {
+			release() // too many
 		}
 		// Somebody has to receive until the channel is closed, which follows.
 		ssh.DiscardRequests(in)
