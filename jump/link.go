@@ -264,13 +264,13 @@ const agentTime = 20 * time.Second
 
 // openAgent opens the client's agent, which it has offered.
 func openAgent(ctx context.Context, conn ssh.Conn) (ssh.Channel, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, agentTime,
-		&refusal{codeAgent, "your client did not open its agent in time", "is ssh-agent running where you typed ssh?"})
+	late := &refusal{codeAgent, "your client did not open its agent in time", "is ssh-agent running where you typed ssh?"}
+	ctx, cancel := context.WithTimeoutCause(ctx, agentTime, late)
 	defer cancel()
 	ch, requests, err := openChannel(ctx, conn, relay.ChannelAgent, nil)
 	switch {
-	case ctx.Err() != nil && err != nil:
-		return nil, context.Cause(ctx)
+	case errors.Is(err, late), ctx.Err() != nil && err != nil:
+		return nil, err
 	case err != nil:
 		return nil, &refusal{codeAgent, "your client did not open its agent: " + openError(err), "is ssh-agent running, and SSH_AUTH_SOCK set, where you typed ssh?"}
 	}
@@ -278,17 +278,18 @@ func openAgent(ctx context.Context, conn ssh.Conn) (ssh.Channel, error) {
 	return ch, nil
 }
 
-// openChannel opens a channel to a client, which may never answer.
-func openChannel(ctx context.Context, conn ssh.Conn, kind string, extra []byte) (ssh.Channel, <-chan *ssh.Request, error) {
+// openChannel is conn.OpenChannel that ends with ctx. x/crypto can't give up an
+// open, and waits for ever when the connection is lost at the wrong moment; the
+// goroutine that waits is left behind then.
+func openChannel(ctx context.Context, conn ssh.Conn, channelType string, extra []byte) (ssh.Channel, <-chan *ssh.Request, error) {
 	type opened struct {
 		ch       ssh.Channel
 		requests <-chan *ssh.Request
 		err      error
 	}
 	got := make(chan opened, 1)
-	// x/crypto can't give up an open; the goroutine ends with the connection.
 	go func() {
-		ch, requests, err := conn.OpenChannel(kind, extra)
+		ch, requests, err := conn.OpenChannel(channelType, extra)
 		got <- opened{ch, requests, err}
 	}()
 	select {
@@ -298,8 +299,8 @@ func openChannel(ctx context.Context, conn ssh.Conn, kind string, extra []byte) 
 	}
 	go func() {
 		if o := <-got; o.err == nil {
-			go ssh.DiscardRequests(o.requests)
 			_ = o.ch.Close()
+			ssh.DiscardRequests(o.requests)
 		}
 	}()
 	return nil, nil, context.Cause(ctx)
