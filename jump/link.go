@@ -59,6 +59,8 @@ type attempt struct {
 	done    chan struct{}
 	up      *route.Upstream
 	refused *refusal
+	// told says that somebody has seen how it went; the link's mu guards it.
+	told bool
 }
 
 // offerAgent notes that the client offered its agent on a connection.
@@ -157,14 +159,15 @@ func (l *link) refuse(ctx context.Context, r *refusal) *refusal {
 }
 
 // connect begins an attempt to reach the host unless one is under way or has
-// succeeded. A failed one is made again for whoever asks later.
+// succeeded. A failed one is made again for whoever asks after somebody has been
+// told of it.
 func (l *link) connect(ctx context.Context, work *sync.WaitGroup) *attempt {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if at := l.attempt; at != nil {
 		select {
 		case <-at.done:
-			if at.refused == nil {
+			if at.refused == nil || !at.told {
 				return at
 			}
 		default:
@@ -361,6 +364,9 @@ func (l *link) upstream(ctx context.Context) (*route.Upstream, *refusal) {
 	at := l.dial()
 	select {
 	case <-at.done:
+		l.mu.Lock()
+		at.told = true
+		l.mu.Unlock()
 		return at.up, at.refused
 	case <-ctx.Done():
 		return nil, &refusal{codeProtocol, fmt.Sprintf("given up: %v", context.Cause(ctx)), ""}

@@ -158,6 +158,7 @@ func TestNotPermitted(t *testing.T) {
 	w := newWorld(t, worldConfig{roles: []access.Role{role}})
 	joe, ann := w.person(personConfig{}), w.person(personConfig{identity: "ann"})
 	stranger := w.person(personConfig{principals: []string{"somebody"}})
+	n := 0
 	for name := range joe.ways() {
 		t.Run(name, func(t *testing.T) {
 			for what, c := range map[string]struct {
@@ -170,14 +171,20 @@ func TestNotPermitted(t *testing.T) {
 				"other person":    {ann, "web1", []string{"true"}, "ann"},
 				"other principal": {stranger, "web1", []string{"true"}, "principal"},
 				"shell":           {joe, "web1", nil, "shell"},
-				"sftp":            {joe, "web1", []string{"-s", "sftp"}, "sftp"},
+				"sftp":            {joe, "web1", []string{"sftp"}, "sftp"},
 			} {
-				r := c.p.run(c.p.ssh(append(c.p.ways()[name](c.host), c.args...)...))
+				args := append(c.p.ways()[name](c.host), c.args...)
 				if what == "sftp" {
-					r = c.p.run(c.p.ssh(append([]string{"-s"}, append(c.p.ways()[name](c.host), "sftp")...)...))
+					args = append([]string{"-s"}, args...)
 				}
+				r := c.p.run(c.p.ssh(args...))
 				if !strings.Contains(r.stderr, c.says) || r.code != 255 || r.stdout != "" {
 					t.Errorf("%s: got %+v, want %q", what, r, c.says)
+				}
+				n++
+				w.eventually("each refusal is in the audit", func() bool { return len(w.events("session.reject")) >= n })
+				if got := len(w.events("session.reject")); got != n {
+					t.Errorf("%s: %d session.reject events, want %d", what, got, n)
 				}
 			}
 			if r := joe.run(joe.ssh(append(joe.ways()[name]("web1"), "echo fine")...)); r.stdout != "fine\n" {
