@@ -35,6 +35,9 @@ type outer struct {
 	agent atomic.Bool
 	// ended, once set, is why nothing new begins on this connection.
 	ended atomic.Pointer[refusal]
+	// broken, if set, is why nothing can come of this connection. Its channels
+	// are told.
+	broken *refusal
 	// work counts the goroutines of the connection.
 	work sync.WaitGroup
 
@@ -151,9 +154,8 @@ func (o *outer) serve(ctx context.Context, channels <-chan ssh.NewChannel, reque
 		delete(s.outers, o)
 		s.mu.Unlock()
 	}()
-	if err := s.loggedIn(ctx, o.who, o.conn, o.conn.User(), o.id); err != nil {
-		_ = o.conn.Close()
-		return
+	if o.broken = s.loggedIn(ctx, o.who, o.conn, o.conn.User(), o.id); o.broken != nil {
+		defer endBroken(o.conn).Stop()
 	}
 	if refused := unaccepted(s.settings.Load().config, o.who); refused != nil {
 		s.endConnection(o, refused) // revoked between its login and now
@@ -176,16 +178,27 @@ func (o *outer) serve(ctx context.Context, channels <-chan ssh.NewChannel, reque
 	o.log.Info("connection closed")
 }
 
-// loggedIn logs and audits that somebody was let in.
-func (s *Server) loggedIn(ctx context.Context, who *person, conn ssh.ConnMetadata, login, id string) error {
+// endBroken ends a connection that nothing can come of, once whoever wants to
+// know why has been told.
+func endBroken(conn ssh.Conn) *time.Timer {
+	return time.AfterFunc(agentTime, func() { _ = conn.Close() })
+}
+
+// loggedIn logs and audits that somebody was let in. What it returns, if
+// anything, is why nothing may come of it.
+func (s *Server) loggedIn(ctx context.Context, who *person, conn ssh.ConnMetadata, login, id string) *refusal {
 	s.log.Info("logged in", "connection", id, "identity", who.identity, "client", who.client.String(),
 		"serial", who.cert.Serial, "login", terminal.Clean(login))
 	yes := true
-	return s.record(ctx, audit.Event{
+	err := s.record(ctx, audit.Event{
 		Event: "auth", User: who.identity, Login: login, Success: &yes, Connection: id,
 		LocalAddr: conn.LocalAddr().String(), RemoteAddr: who.client.String(),
 		Serial: who.cert.Serial, CA: ssh.FingerprintSHA256(who.cert.SignatureKey),
 	})
+	if err != nil {
+		return unaudited(err)
+	}
+	return nil
 }
 
 // splitLogin takes login%host apart.
@@ -202,8 +215,11 @@ func (o *outer) serveLogin(ctx context.Context, login, host string, channels <-c
 	dest, err := o.set.router.Resolve(host, 0)
 	l := &link{outer: o, who: o.who, login: login, dest: dest, way: wayLogin, down: o.conn, conn: o.conn}
 	if err != nil {
-		l.broken = refusalOf(err)
+		l.broken = o.refuse(ctx, host, login, refusalOf(err))
 		l.dest.Name = host
+	}
+	if o.broken != nil {
+		l.broken = o.broken
 	}
 	if o.agent.Load() {
 		l.offerAgent(o.conn)
@@ -258,6 +274,8 @@ func (o *outer) open(ctx context.Context, nc ssh.NewChannel) {
 	switch {
 	case o.closing() != nil:
 		reject(nc, ssh.Prohibited, o.closing())
+	case o.broken != nil && nc.ChannelType() != "session":
+		reject(nc, ssh.Prohibited, o.broken)
 	case nc.ChannelType() == "session":
 		o.work.Go(func() {
 			defer o.channels.done()
@@ -385,12 +403,13 @@ func (o *outer) inner(ctx context.Context, ch ssh.Channel, dest route.Destinatio
 	if refused := unaccepted(o.server.settings.Load().config, who); refused != nil {
 		o.server.endConnection(o, refused) // revoked between its login and now
 	}
-	if err := o.server.loggedIn(ctx, who, sc, sc.User(), o.id); err != nil {
-		return nil
+	broken := o.server.loggedIn(ctx, who, sc, sc.User(), o.id)
+	if broken != nil {
+		defer endBroken(sc).Stop()
 	}
 	expiry := o.server.endAtExpiry(o, who)
 	defer expiry.Stop()
-	l := &link{outer: o, who: who, login: sc.User(), dest: dest, way: way, down: sc, conn: sc}
+	l := &link{outer: o, who: who, login: sc.User(), dest: dest, way: way, down: sc, conn: sc, broken: broken}
 	if o.agent.Load() {
 		l.offerAgent(o.conn)
 	}

@@ -15,8 +15,11 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+	"golang.org/x/crypto/ssh"
 
+	"github.com/fleetca/fleetca/inventory"
 	"github.com/fleetca/fleetca/jump/access"
+	"github.com/fleetca/fleetca/jump/config"
 	"github.com/fleetca/fleetca/jump/store"
 	"github.com/fleetca/fleetca/jump/store/memstore"
 )
@@ -289,6 +292,38 @@ func TestStoreFull(t *testing.T) {
 	for name, way := range p.ways() {
 		if r := p.run(p.ssh(append(way("web1"), "echo no")...)); r.code != 255 || r.stdout != "" || !strings.Contains(r.stderr, "recording store full") {
 			t.Errorf("%s: got %+v", name, r)
+		}
+	}
+}
+
+// TestPlainHostKeys: where the settings say that a host needs no certificate, its
+// key has to be in known_hosts.
+func TestPlainHostKeys(t *testing.T) {
+	known := filepath.Join(t.TempDir(), "known_hosts")
+	w := newWorld(t, worldConfig{
+		hosts:   []string{"known", "unknown", "strict"},
+		certify: func(*world, string, ssh.PublicKey) *ssh.Certificate { return nil },
+		settings: func(c *config.Config) {
+			c.RequireHostCertificate = func(h *inventory.Host) bool { return h.Name == "strict" }
+			c.KnownHosts = []string{known}
+		},
+	})
+	h := w.fleet.Host("known")
+	host, port, _ := net.SplitHostPort(h.Addr())
+	line := fmt.Sprintf("[%s]:%s,[known]:%s %s", host, port, port, ssh.MarshalAuthorizedKey(h.PublicKeys()[0]))
+	if err := os.WriteFile(known, []byte(line), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := w.person(personConfig{})
+	for name, way := range p.ways() {
+		if r := p.run(p.ssh(append(way("known"), "echo fine")...)); r.stdout != "fine\n" {
+			t.Errorf("%s: known: %+v", name, r)
+		}
+		if r := p.run(p.ssh(append(way("unknown"), "true")...)); r.code != 255 || !strings.Contains(r.stderr, "known_hosts") {
+			t.Errorf("%s: unknown: %+v", name, r)
+		}
+		if r := p.run(p.ssh(append(way("strict"), "true")...)); r.code != 255 || !strings.Contains(r.stderr, "expected a host certificate") {
+			t.Errorf("%s: strict: %+v", name, r)
 		}
 	}
 }
