@@ -9,7 +9,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/user"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -113,4 +115,29 @@ func onTerminal(cmd *exec.Cmd, out io.Writer) error {
 	err = cmd.Wait()
 	<-copied
 	return errors.Join(err, master.Close())
+}
+
+// hostsGiveTerminals tells whether the hosts' sshd can. Without root it can't
+// where new terminals don't belong to the group tty, as in some containers: it
+// would have to change that (pty_setowner in sshpty.c).
+func hostsGiveTerminals() bool {
+	if os.Geteuid() == 0 {
+		return true
+	}
+	master, tty, err := pty.Open()
+	if err != nil {
+		return false
+	}
+	defer master.Close()
+	defer tty.Close()
+	group, err := user.LookupGroup("tty")
+	if err != nil {
+		return false
+	}
+	info, err := tty.Stat()
+	if err != nil {
+		return false
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && strconv.FormatUint(uint64(stat.Gid), 10) == group.Gid
 }

@@ -49,10 +49,14 @@ func (s *story) throughTheJumpHost() (err error) {
 	if err := s.show(command{line: "fleetca sign --user alice --principals " + login + " --ttl 1h --agent"}); err != nil {
 		return err
 	}
-	if err := s.follow(connecting(login)); err != nil {
+	kind, ask := "terminal", "-t "
+	if !hostsGiveTerminals() {
+		kind, ask = "command", ""
+	}
+	if err := s.follow(connecting(login, ask)); err != nil {
 		return err
 	}
-	if err := s.lookAtRecordings(login); err != nil {
+	if err := s.lookAtRecordings(login, kind); err != nil {
 		return err
 	}
 	if err := s.follow(refused(login)); err != nil {
@@ -111,20 +115,21 @@ func (s *story) jumpFolder(address string) []step {
 	}
 }
 
-// connecting shows the three ways in, and a file copied.
-func connecting(login string) []step {
-	ask := func(options, host, command string) string {
+// connecting shows the three ways in, and a file copied. The options ask for a
+// terminal.
+func connecting(login, terminal string) []step {
+	ssh := func(options, host, command string) string {
 		return fmt.Sprintf("ssh -F jump_config %s%s %s", options, host, command)
 	}
 	return []step{
 		{"Three ways through it, with the plain ssh client: ProxyCommand, -J, login%host", []command{
-			{line: ask("", login+"@web01", `'echo Hello from $(hostname), without a terminal'`), want: []string{"Hello from "}},
+			{line: ssh("", login+"@web01", `'echo Hello from $(hostname), without a terminal'`), want: []string{"Hello from "}},
 			{
-				line:     ask("-t -A -J jump ", login+"@web02", `'for c in 31 32 34; do printf "\033[${c}mcolour %s\033[0m\n" $c; sleep 0.4; done'`),
+				line:     ssh(terminal+"-A -J jump ", login+"@web02", `'for c in 31 32 34; do printf "\033[${c}mcolour %s\033[0m\n" $c; sleep 0.4; done'`),
 				want:     []string{"\x1b[31mcolour 31", "\x1b[34mcolour 34"},
 				terminal: true,
 			},
-			{line: ask("-A ", login+"%db1@jump", `'echo Hello from $(hostname); exit 7'`), exit: 7, want: []string{"Hello from "}},
+			{line: ssh("-A ", login+"%db1@jump", `'echo Hello from $(hostname); exit 7'`), exit: 7, want: []string{"Hello from "}},
 		}},
 		{"scp and sftp go the same way", []command{
 			{line: "scp -q -F jump_config jump.log " + login + "@web01:"},
@@ -132,15 +137,16 @@ func connecting(login string) []step {
 	}
 }
 
-func (s *story) lookAtRecordings(login string) error {
-	kinds := []string{"command", "terminal", "sftp"}
+// lookAtRecordings shows the list, and all that can be done with the session on
+// web02, which is of that kind.
+func (s *story) lookAtRecordings(login, kind string) error {
 	if err := s.follow([]step{{"What was recorded: on the jump host, and over SSH for those whose role allows it", []command{
-		{line: "fleetjump sessions ls", want: kinds},
-		{line: "ssh -F jump_config jump sessions ls --user alice --kind terminal", want: []string{"web02"}},
+		{line: "fleetjump sessions ls", want: []string{"command", kind, "sftp"}},
+		{line: "ssh -F jump_config jump sessions ls --user alice --host web02", want: []string{"web02"}},
 	}}}); err != nil {
 		return err
 	}
-	id, err := s.sessionID("terminal")
+	id, err := s.sessionID("web02")
 	if err != nil {
 		return err
 	}
@@ -191,10 +197,10 @@ func refused(login string) []step {
 	}}}
 }
 
-// sessionID is the ID of the latest session of a kind, as people would copy it
+// sessionID is the ID of the latest session on a host, as people would copy it
 // from the list.
-func (s *story) sessionID(kind string) (string, error) {
-	out, err := s.command("fleetjump sessions ls --json --limit 1 --kind " + kind + " 2>/dev/null").Output()
+func (s *story) sessionID(host string) (string, error) {
+	out, err := s.command("fleetjump sessions ls --json --limit 1 --host " + host + " 2>/dev/null").Output()
 	if err != nil {
 		return "", fmt.Errorf("listing sessions: %w", err)
 	}
