@@ -126,6 +126,10 @@ func afterStart(requests <-chan *ssh.Request, view *screen, gone func()) {
 
 // subsystem is proxy:HOST:PORT; there is no other one.
 func (o *outer) subsystem(ctx context.Context, ch ssh.Channel, r *ssh.Request) {
+	if o.broken != nil {
+		end(ch, o.broken)
+		return
+	}
 	name, err := relay.ParseSubsystem(r.Payload)
 	if err != nil {
 		end(ch, o.refuse(ctx, "", "", &refusal{codeProtocol, err.Error(), ""}))
@@ -155,6 +159,10 @@ func (o *outer) subsystem(ctx context.Context, ch ssh.Channel, r *ssh.Request) {
 
 // command runs a command of the console for somebody who may.
 func (o *outer) command(ctx context.Context, ch ssh.Channel, r *ssh.Request, view *screen) {
+	if o.broken != nil {
+		end(ch, o.broken)
+		return
+	}
 	line := ""
 	if r.Type == relay.TypeExec {
 		e, err := relay.ParseExec(r.Payload)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -94,6 +95,14 @@ func refusalOf(err error) *refusal {
 		return &refusal{codeUnreachable, "the host did not answer in time", "try again, or ask whether the host is up"}
 	}
 	return &refusal{codeHost, err.Error(), ""}
+}
+
+// unaudited is the refusal of what can't be audited.
+func unaudited(err error) *refusal {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return &refusal{codeStoreFull, "recording store full: what can't be audited is not allowed", refusalOf(store.ErrFull).hint}
+	}
+	return &refusal{codeStore, "the audit log can't be written: what can't be audited is not allowed", "the jump host's log says why"}
 }
 
 func destinationRefusal(err error) *refusal {

@@ -122,7 +122,7 @@ func (s *session) beginRecording(ctx context.Context, p program) *refusal {
 	}
 	if err := l.outer.server.record(ctx, e); err != nil {
 		_ = rec.Close(context.WithoutCancel(ctx), "the audit log could not be written")
-		return &refusal{codeStore, "the audit log can't be written: sessions that can't be audited are not allowed", "the jump host's log says why"}
+		return unaudited(err)
 	}
 	close(s.recSet)
 	s.remove = l.outer.server.live.Add(live.Entry{Session: rec.Session(), End: func(reason string) {
