@@ -3,7 +3,8 @@
 // Command bench provisions a fleet of real sshd hosts on loopback with fleetca,
 // with Ansible, and with nothing but the connections and host-side commands that
 // the safety of fleetca's design needs (the floor), in turn, and prints the
-// ratios. It is no test: it fails only when something can't be run.
+// ratios. With -jump it runs sessions through fleetjump, through a real sshd and
+// directly (jump.go). It is no test: it fails only when something can't be run.
 package main
 
 import (
@@ -28,13 +29,16 @@ type options struct {
 	rounds  int
 	ansible int
 	forks   int
+	size    int
 }
 
 func main() {
 	var o options
+	jump := flag.Bool("jump", false, "measure fleetjump, and not provisioning")
+	flag.IntVar(&o.size, "size", 256, "MiB of a download, with -jump")
 	floorOf := flag.String("floor", "", "internal: run the floor for the hosts in this file")
 	flag.IntVar(&o.hosts, "hosts", 100, "size of the fleet")
-	flag.IntVar(&o.rounds, "rounds", 3, "rounds of fleetca and the floor")
+	flag.IntVar(&o.rounds, "rounds", 3, "rounds of fleetca and the floor; of downloads, with -jump")
 	flag.IntVar(&o.ansible, "ansible-rounds", 1, "rounds of Ansible, which takes minutes")
 	flag.IntVar(&o.forks, "forks", 0, "hosts at once for fleetca and the floor (default: fleetca's own)")
 	flag.Parse()
@@ -47,7 +51,12 @@ func main() {
 	case flag.NArg() != 1:
 		err = errors.New("usage: bench [flags] PATH_OF_FLEETCA")
 	default:
-		if o.fleetca, err = filepath.Abs(flag.Arg(0)); err == nil {
+		if o.fleetca, err = filepath.Abs(flag.Arg(0)); err != nil {
+			break
+		}
+		if *jump {
+			err = runJump(ctx, o)
+		} else {
 			err = run(ctx, o)
 		}
 	}
