@@ -138,7 +138,7 @@ func (a *attempt) run(parent context.Context) (*link, error) {
 		return nil, err
 	}
 	w.done.Store(true)
-	return &link{client: ssh.NewClient(conn, channels, requests), hostKey: a.shown}, nil
+	return &link{client: ssh.NewClient(newLossy(conn), channels, requests), hostKey: a.shown}, nil
 }
 
 func causeOf(ctx context.Context, err error) error {
@@ -299,6 +299,9 @@ func (w *wire) Read(b []byte) (int, error) {
 	n, err := w.read(b)
 	if err != nil {
 		w.failed.CompareAndSwap(nil, &err)
+	}
+	if errors.Is(err, errTooTalkative) {
+		n = 0 // io.ReadFull passes over an error that comes with what it wants
 	}
 	return n, err
 }

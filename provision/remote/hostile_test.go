@@ -8,6 +8,7 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,6 +36,7 @@ func TestHostileGreeting(t *testing.T) {
 	}{
 		{"silence", silent, true},
 		{"endless lines", endless("hello\r\n"), false},
+		{"endless long lines", endless(strings.Repeat("x", 200) + "\n"), false},
 		{"endless line", endless("x"), false},
 		{"escape sequences", endless("\x1b]52;c;x\a\n"), false},
 		{"endless version", func(c net.Conn) { _, _ = c.Write([]byte("SSH-2.0-")); endless("x")(c) }, false},
@@ -50,6 +52,9 @@ func TestHostileGreeting(t *testing.T) {
 			var unreachable *UnreachableError
 			if !errors.As(err, &unreachable) {
 				t.Fatalf("got %v", err)
+			}
+			if strings.HasPrefix(tt.name, "endless") && errors.Is(err, errTimeout) {
+				t.Errorf("ended late: %v", err)
 			}
 			if unreachable.Silent && !tt.silent {
 				t.Errorf("silent: %v", err)
@@ -165,9 +170,9 @@ func TestHostileSessions(t *testing.T) {
 // caller beyond its ctx.
 func TestSilentSession(t *testing.T) {
 	for _, doing := range []string{"run", "upload"} {
-		began := make(chan struct{})
+		began, once := make(chan struct{}), sync.Once{} // the spare session begins, too
 		c := hostileSession(t, Config{}, nil, func(_ ssh.Channel, rs <-chan *ssh.Request) {
-			close(began)
+			once.Do(func() { close(began) })
 			for range rs { // never answered, never closed
 			}
 		})
@@ -263,9 +268,9 @@ func TestNothingLeft(t *testing.T) {
 	before := runtime.NumGoroutine()
 	t.Run("connections", func(t *testing.T) {
 		for range 3 {
-			began := make(chan struct{})
+			began, once := make(chan struct{}), sync.Once{} // the spare session begins, too
 			c := hostileSession(t, Config{}, nil, func(_ ssh.Channel, rs <-chan *ssh.Request) {
-				close(began)
+				once.Do(func() { close(began) })
 				for range rs {
 				}
 			})

@@ -93,6 +93,9 @@ func (c *Conn) startSFTP(ctx context.Context, ch *channel) (*sftp.Client, error)
 	}
 	defer c.guard(ctx, ch)()
 	if !c.mayFollow(answer, ch.ended) {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		return nil, ErrNoSFTP
 	}
 	client, err := sftp.NewClientPipe(ch, ch, sftp.UseConcurrentWrites(true))
