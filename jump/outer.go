@@ -297,7 +297,7 @@ func (o *outer) open(ctx context.Context, nc ssh.NewChannel) {
 // closing is why nothing new may begin on this connection, or nil.
 func (o *outer) closing() *refusal {
 	if o.server.draining.Load() {
-		return &refusal{codeDraining, "the jump host is shutting down", "try again in a moment"}
+		return draining()
 	}
 	return o.ended.Load()
 }

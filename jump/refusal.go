@@ -97,6 +97,21 @@ func refusalOf(err error) *refusal {
 	return &refusal{codeHost, err.Error(), ""}
 }
 
+// draining is told to whoever comes, or is still there, when the server stops.
+func draining() *refusal {
+	return &refusal{codeDraining, "the jump host is shutting down", "try again in a moment"}
+}
+
+// endingOf is what a person reads whose session is ended for a reason.
+func endingOf(reason string) *refusal {
+	for _, r := range []*refusal{draining(), refusalOf(store.ErrFull)} {
+		if r.text == reason {
+			return r
+		}
+	}
+	return &refusal{codeAdmin, reason, ""}
+}
+
 // unaudited is the refusal of what can't be audited.
 func unaudited(err error) *refusal {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {

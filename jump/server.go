@@ -202,7 +202,7 @@ func (s *Server) drain() {
 	if s.live.Wait(ctx) == nil {
 		return
 	}
-	s.live.EndAll("the jump host is shutting down")
+	s.live.EndAll(draining().text)
 	ctx, cancel = context.WithTimeout(context.Background(), sealTime)
 	defer cancel()
 	if err := s.live.Wait(ctx); err != nil {

@@ -126,7 +126,7 @@ func (s *session) beginRecording(ctx context.Context, p program) *refusal {
 	}
 	close(s.recSet)
 	s.remove = l.outer.server.live.Add(live.Entry{Session: rec.Session(), End: func(reason string) {
-		s.stop(&refusal{codeAdmin, reason, ""})
+		s.stop(endingOf(reason))
 	}})
 	if refused := l.outer.closing(); refused != nil {
 		s.stop(refused) // it began while the others were being told
