@@ -195,7 +195,10 @@ func (l *link) reach(ctx context.Context, work *sync.WaitGroup, agents []ssh.Con
 	if len(agents) == 0 {
 		return nil, l.noAgent()
 	}
-	dialing, cancel := context.WithCancel(ctx)
+	// Whoever is asked for a confirmation may think for a while, not for ever.
+	patience := l.outer.set.config.LoginTimeout + l.outer.set.config.DialTimeout
+	dialing, cancel := context.WithTimeoutCause(ctx, patience,
+		&refusal{codeAgent, "your agent did not sign in time", "does it wait for you to confirm, or to touch a key?"})
 	defer cancel()
 	signer, closer, err := l.signer(dialing, agents)
 	if err != nil {
@@ -238,7 +241,12 @@ func (l *link) signer(ctx context.Context, agents []ssh.Conn) (ssh.Signer, io.Cl
 			first = cmpError(first, err)
 			continue
 		}
-		signer, err := route.AgentSigner(ctx, ch, certs...)
+		within, cancel := context.WithCancelCause(ctx)
+		late := time.AfterFunc(min(agentTime, l.outer.set.config.LoginTimeout), func() {
+			cancel(&refusal{codeAgent, "your agent did not answer in time", "does ssh-add -l answer where you typed ssh?"})
+		})
+		signer, err := route.AgentSigner(within, ch, certs...)
+		late.Stop()
 		if err == nil {
 			return signer, ch, nil
 		}
