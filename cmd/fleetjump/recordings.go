@@ -123,7 +123,7 @@ func lockedHint(err error, socket string) error {
 	case socket == "":
 		return terminal.Hint(err, "set admin_socket in jump.yaml, and recordings are reached through the running server; or use ssh: ssh JUMPHOST sessions ls")
 	default:
-		return terminal.Hint(err, "nothing answers at admin_socket "+socket+": was the server started with another configuration?")
+		return terminal.Hint(err, "nothing answers at admin_socket "+socket+": the server is stopping, or was started with another configuration")
 	}
 }
 
