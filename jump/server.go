@@ -153,10 +153,14 @@ func (s *Server) Addresses() []net.Addr {
 	return out
 }
 
-func (s *Server) closeListeners() {
+func (s *Server) closeClientListeners() {
 	for _, l := range s.listeners {
 		_ = l.Close()
 	}
+}
+
+func (s *Server) closeListeners() {
+	s.closeClientListeners()
 	if s.admin != nil {
 		_ = s.admin.Close()
 	}
@@ -182,9 +186,12 @@ func (s *Server) Serve(ctx context.Context) error {
 
 	<-ctx.Done()
 	s.draining.Store(true)
+	// The admin socket stays for the drain: who waits for it wants to see for
+	// whom, and may end them.
+	s.closeClientListeners()
+	s.drain()
 	s.closeListeners()
 	accepting.Wait()
-	s.drain()
 	cancel()
 	s.conns.Wait()
 	watching.Wait()

@@ -75,6 +75,10 @@ func TestSecondSignal(t *testing.T) {
 	srv := s.start(t)
 	r := p.at(srv).terminal(2, "web1", "echo begun; cat")
 	r.says("begun")
+	eventually(t, "the session is in the store", func() bool {
+		_, found := s.find(t, "echo begun; cat")
+		return found
+	})
 	srv.signal(syscall.SIGINT)
 	srv.logs("msg=draining")
 	srv.signal(syscall.SIGTERM)
@@ -84,7 +88,7 @@ func TestSecondSignal(t *testing.T) {
 	if code := r.ends(); code != 255 {
 		t.Errorf("the session: exit code %d", code)
 	}
-	srv = s.start(t)
+	s.start(t)
 	if e, _ := s.find(t, "echo begun; cat"); e.State != store.Interrupted {
 		t.Errorf("%+v", e)
 	}
