@@ -174,6 +174,9 @@ func (l *link) forwardTarget(nc ssh.NewChannel) (string, *refusal) {
 	if err != nil {
 		return "", &refusal{codeProtocol, err.Error(), ""}
 	}
+	if terminal.Clean(d.Host) != d.Host {
+		return "", refusef(codeDestination, "", "%q is no host", d.Host)
+	}
 	to := net.JoinHostPort(d.Host, strconv.FormatUint(uint64(d.Port), 10))
 	if host, known := l.outer.set.router.LeadsTo(l.dest, d.Host, int(d.Port)); known {
 		return "", refusef(codeDestination, "ssh to it through the jump host", "%q is %s of the inventory: a forwarding to its sshd would not be recorded", to, host)

@@ -86,6 +86,10 @@ func (l *link) hasAgent() bool {
 func (l *link) serve(ctx context.Context, channels <-chan ssh.NewChannel, requests <-chan *ssh.Request) {
 	ctx, cancel := context.WithCancel(ctx)
 	var work sync.WaitGroup
+	if l.broken == nil && (l.login == "" || terminal.Clean(l.login) != l.login) {
+		// It would forge lines in the host's log.
+		l.broken = refusef(codeDestination, "", "%q is no login", l.login)
+	}
 	l.dial = func() *attempt { return l.connect(ctx, &work) }
 	work.Go(func() { l.globalRequests(ctx, requests) })
 	if l.broken == nil && l.hasAgent() {
