@@ -145,6 +145,9 @@ type Store struct {
 	stop    chan struct{} // ends the keeper
 	running sync.WaitGroup
 
+	unguard  chan struct{} // ends the guard of the disk, after the rest
+	guarding sync.WaitGroup
+
 	reading sync.RWMutex // held for reading while a read uses db, for writing to close it
 	closed  bool
 	once    sync.Once
@@ -183,7 +186,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		wake:   make(chan struct{}, 1),
 		totals: make(map[string]totals),
 		keep:   make(chan struct{}, 1),
-		stop:   make(chan struct{}),
+		stop:   make(chan struct{}), unguard: make(chan struct{}),
 	}
 	if err := s.open(ctx); err != nil {
 		_ = lock.Close() // the error before tells more
@@ -191,6 +194,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	s.running.Go(s.commitGroups)
 	s.running.Go(s.keeper)
+	s.guarding.Go(func() { s.disk.guardUntil(s.unguard) })
 	return s, nil
 }
 
@@ -206,7 +210,7 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.disk.roomToOpen(); err != nil {
 		return err
 	}
-	opts := s.disk.size.options(dir, s.cfg.Log)
+	opts := s.disk.size.options(dir, &badgerLog{log: s.cfg.Log, hold: s.disk.hold})
 	db, err := badger.Open(opts)
 	if err != nil {
 		// Killed between making a file and giving it its size, Badger leaves
@@ -232,9 +236,9 @@ func (s *Store) open(ctx context.Context) error {
 
 // options tunes Badger: little memory and disk at once, values apart from
 // keys, nothing compressed twice, and no sync but ours.
-func (z sizes) options(dir string, log *slog.Logger) badger.Options {
+func (z sizes) options(dir string, log badger.Logger) badger.Options {
 	return badger.DefaultOptions(dir).
-		WithLogger(badgerLog{log}).
+		WithLogger(log).
 		WithMetricsEnabled(false).
 		WithSyncWrites(false).
 		WithDetectConflicts(false).
@@ -249,21 +253,6 @@ func (z sizes) options(dir string, log *slog.Logger) badger.Options {
 		WithValueThreshold(valueThreshold).
 		WithValueLogFileSize(int64(z.vlog)).
 		WithVerifyValueChecksum(true)
-}
-
-// badgerLog passes Badger's own lines on.
-type badgerLog struct{ log *slog.Logger }
-
-func (l badgerLog) Errorf(f string, a ...any) { l.log.Error("badger", "line", fmt.Sprintf(f, a...)) }
-
-func (l badgerLog) Warningf(f string, a ...any) { l.log.Warn("badger", "line", fmt.Sprintf(f, a...)) }
-func (l badgerLog) Infof(f string, a ...any)    { l.debug(f, a) }
-func (l badgerLog) Debugf(f string, a ...any)   { l.debug(f, a) }
-
-func (l badgerLog) debug(f string, a []any) {
-	if l.log.Enabled(context.Background(), slog.LevelDebug) {
-		l.log.Debug("badger", "line", fmt.Sprintf(f, a...))
-	}
 }
 
 // Space implements store.Store.
@@ -286,6 +275,8 @@ func (s *Store) Close() error {
 		s.closed = true
 		s.reading.Unlock()
 		s.end = s.closeBadger()
+		close(s.unguard)
+		s.guarding.Wait()
 	})
 	return s.end
 }
@@ -296,6 +287,8 @@ func (s *Store) closeBadger() error {
 		// stays open, and the lock with it, until the process ends.
 		return fmt.Errorf("closing recording store %q: %w", s.cfg.Dir, err)
 	}
+	s.disk.busy.Add(1)
+	s.disk.letGo() // the guard must not ask a closed Badger
 	err := s.db.Close()
 	if err2 := s.disk.detach(); err == nil {
 		err = err2

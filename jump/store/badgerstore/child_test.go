@@ -54,7 +54,7 @@ type child struct {
 	cmd    *exec.Cmd
 	in     io.WriteCloser
 	out    *bufio.Scanner // lines that it prints
-	stderr bytes.Buffer
+	stderr logBuffer
 }
 
 func startChild(t *testing.T, name, dir string) *child {
@@ -92,14 +92,14 @@ func (c *child) await(t *testing.T, want string) string {
 		}
 	}
 	_ = c.cmd.Wait()
-	t.Fatalf("the child ended without %q: %v\n%s", want, c.cmd.ProcessState, c.stderr.Bytes())
+	t.Fatalf("the child ended without %q: %v\n%s", want, c.cmd.ProcessState, c.stderr.String())
 	return ""
 }
 
 func (c *child) tell(t *testing.T, line string) {
 	t.Helper()
 	if _, err := io.WriteString(c.in, line+"\n"); err != nil {
-		t.Fatalf("telling the child %q: %v\n%s", line, err, c.stderr.Bytes())
+		t.Fatalf("telling the child %q: %v\n%s", line, err, c.stderr.String())
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"golang.org/x/sys/unix"
@@ -32,14 +34,19 @@ type disk struct {
 	dir  string // Badger's
 	size sizes
 
-	mu      sync.Mutex
-	db      *badger.DB // nil before attach
-	vlog    logFiles
-	mem     logFiles
-	ballast uint64 // bytes of the ballast file; 0: it was given up
-	needed  uint64 // what need returned last
-	used    uint64 // by the whole store, as of the last look
-	level   store.Level
+	busy atomic.Int32 // what of ours makes Badger write tables just now
+	held atomic.Int64 // how often Badger was about to write a table
+
+	mu       sync.Mutex
+	db       *badger.DB // nil before attach
+	vlog     logFiles
+	mem      logFiles
+	ballast  uint64    // bytes of the ballast file; 0: it was given up
+	needed   uint64    // what need returned last
+	lastFree uint64    // at the last look of the guard
+	fell     time.Time // when free space was last seen to fall
+	used     uint64    // by the whole store, as of the last look
+	level    store.Level
 }
 
 func newDisk(c Config, dir string) (*disk, error) {
@@ -294,7 +301,11 @@ func (d *disk) roomToCollect() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	need := d.need()
-	free := d.free()
+	sp := d.look(need)
+	if sp.Level == store.Full && !d.calm() {
+		return errNotCalm
+	}
+	free := sp.Free
 	if free < need {
 		free = d.release()
 	}
@@ -303,6 +314,9 @@ func (d *disk) roomToCollect() error {
 	}
 	return nil
 }
+
+// errNotCalm means that making room has to wait.
+var errNotCalm = fmt.Errorf("%w, and others are filling the disk", store.ErrFull)
 
 // attach takes over the files of an open Badger.
 func (d *disk) attach(db *badger.DB) error {
@@ -324,6 +338,13 @@ func (d *disk) attach(db *badger.DB) error {
 	d.measure()
 	d.watch()
 	return d.protect()
+}
+
+// letGo ends the use of Badger, which is about to be closed.
+func (d *disk) letGo() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.db = nil
 }
 
 // detach lets go of Badger's files.

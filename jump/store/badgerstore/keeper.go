@@ -17,7 +17,7 @@ const (
 	watchEvery   = 250 * time.Millisecond // how often the keeper looks at the disk
 	measureEvery = 30 * time.Second
 	collectEvery = 10 * time.Minute
-	hurryEvery   = 5 * time.Second // instead, while room is short
+	hurryEvery   = time.Second // instead, while room is short
 	// sweepAtOnce is how many removed sessions lose their blocks in one go;
 	// Badger compares each key with each of them.
 	sweepAtOnce = 128
@@ -183,7 +183,9 @@ func (s *Store) keeper() {
 			every = hurryEvery
 		}
 		if !s.cfg.noSweep && (swept || time.Since(collected) >= every) {
-			if err := s.sweep(); err != nil {
+			if err := s.sweep(); errors.Is(err, errNotCalm) {
+				s.cfg.Log.Debug("blocks of removed sessions are dropped later", "why", err)
+			} else if err != nil {
 				s.cfg.Log.Error("blocks of removed sessions were not dropped", "error", err)
 			}
 			s.collect()
@@ -235,6 +237,8 @@ func (s *Store) drop(ids []string) error {
 	// Not by deleting each block: Badger notices that a value isn't needed
 	// anymore when it compacts what deletes it together with what refers to
 	// it, which for keys as small as ours may be never.
+	s.disk.busy.Add(1)
+	defer s.disk.busy.Add(-1)
 	if err := s.db.DropPrefix(prefixes...); err != nil {
 		return fmt.Errorf("dropping blocks: %w", err)
 	}
@@ -276,7 +280,7 @@ func (s *Store) collect() {
 		if err == nil {
 			err = s.collectOne()
 		}
-		if errors.Is(err, badger.ErrNoRewrite) {
+		if errors.Is(err, badger.ErrNoRewrite) || errors.Is(err, errNotCalm) {
 			return
 		}
 		if err != nil {
@@ -298,6 +302,8 @@ func (s *Store) collectOne() error {
 	if s.disk.space().Level == store.Full {
 		ratio = 0.9 // what can be had for next to no room
 	}
+	s.disk.busy.Add(1)
+	defer s.disk.busy.Add(-1)
 	if err := s.db.RunValueLogGC(ratio); err != nil {
 		return err
 	}
