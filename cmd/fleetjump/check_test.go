@@ -26,7 +26,7 @@ const checkedRoles = `
 
 // checkFolder makes the folder of a jump host with the jump.yaml that fleetca
 // jump init writes, and the roles above.
-func checkFolder(t *testing.T) string {
+func checkFolder(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	key := func(name string) ssh.Signer {
@@ -75,7 +75,7 @@ func checkFolder(t *testing.T) string {
 }
 
 // fleetjump runs the program.
-func fleetjump(t *testing.T, args ...string) (code int, stdout, stderr string) {
+func fleetjump(t testing.TB, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
 	none := func(string) string { return "" }

@@ -27,7 +27,7 @@ import (
 )
 
 // eventually polls a condition, since what is waited for is in other processes.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(60 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -81,15 +81,14 @@ func (o *output) since(n int) (time.Time, bool) {
 
 // process is a program that runs, with its input open.
 type process struct {
-	t         *testing.T
+	t         testing.TB
 	cmd       *exec.Cmd
 	in        io.WriteCloser
 	out, errs output
 	done      chan struct{}
-	asked     bool // it is to end; the test doesn't wonder
 }
 
-func begin(t *testing.T, cmd *exec.Cmd) *process {
+func begin(t testing.TB, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{t: t, cmd: cmd, done: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = &p.out, &p.errs
@@ -168,7 +167,7 @@ func (p *process) waitFor(o *output, text string) {
 // fleetSite is a jump host's folder in front of a fleet of real sshd hosts.
 type fleetSite struct {
 	*site
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	userCA ssh.Signer
 	fleet  *testenv.Fleet
@@ -181,7 +180,7 @@ const (
 )
 
 // newFleetSite makes one whose jump.yaml has more at its end.
-func newFleetSite(t *testing.T, more string, names ...string) *fleetSite {
+func newFleetSite(t testing.TB, more string, names ...string) *fleetSite {
 	t.Helper()
 	s := &fleetSite{t: t, dir: checkFolder(t)}
 	s.site = &site{file: filepath.Join(s.dir, templates.JumpConfigFile)}
@@ -257,7 +256,7 @@ var listeningOn = regexp.MustCompile(`msg=listening address=127\.0\.0\.1:(\d+)`)
 
 // start starts a server, which is killed at the end of the test if it still
 // runs then.
-func (s *fleetSite) start(t *testing.T) *server {
+func (s *fleetSite) start(t testing.TB) *server {
 	t.Helper()
 	srv := &server{process: begin(t, command(t, "serve", "--config", s.file))}
 	t.Cleanup(func() {
@@ -280,7 +279,7 @@ func (srv *server) kill() {
 	srv.ends()
 }
 
-func certificate(t *testing.T, ca ssh.Signer, key ssh.PublicKey, kind uint32, id string, principals ...string) []byte {
+func certificate(t testing.TB, ca ssh.Signer, key ssh.PublicKey, kind uint32, id string, principals ...string) []byte {
 	t.Helper()
 	cert := &ssh.Certificate{
 		Key: key, Serial: uint64(time.Now().UnixNano()), CertType: kind, KeyId: id, ValidPrincipals: principals,
@@ -298,11 +297,11 @@ func certificate(t *testing.T, ca ssh.Signer, key ssh.PublicKey, kind uint32, id
 // person has a certificate, an agent and the usual ssh.
 type person struct {
 	s    *fleetSite
-	t    *testing.T
+	t    testing.TB
 	home string
 }
 
-func (s *fleetSite) person(t *testing.T, identity string) *person {
+func (s *fleetSite) person(t testing.TB, identity string) *person {
 	t.Helper()
 	home, err := os.MkdirTemp("", "p") // short, since it holds a socket
 	if err != nil {
@@ -391,13 +390,13 @@ func (p *person) terminal(way int, host, command string) *process {
 }
 
 // run runs the program beside the server, as its own process would.
-func (s *fleetSite) run(t *testing.T, args ...string) (code int, stdout, stderr string) {
+func (s *fleetSite) run(t testing.TB, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	return fleetjump(t, append(args, "--config", s.file)...)
 }
 
 // list is what "sessions ls" lists.
-func (s *fleetSite) list(t *testing.T) []store.Session {
+func (s *fleetSite) list(t testing.TB) []store.Session {
 	t.Helper()
 	code, out, errs := s.run(t, "sessions", "ls", "--json", "--limit", "0")
 	if code != 0 {
@@ -416,7 +415,7 @@ func (s *fleetSite) list(t *testing.T) []store.Session {
 }
 
 // find finds the session that ran the command.
-func (s *fleetSite) find(t *testing.T, command string) (store.Session, bool) {
+func (s *fleetSite) find(t testing.TB, command string) (store.Session, bool) {
 	t.Helper()
 	for _, e := range s.list(t) {
 		if e.Command == command {
@@ -427,7 +426,7 @@ func (s *fleetSite) find(t *testing.T, command string) (store.Session, bool) {
 }
 
 // raw is the recorded output of a session.
-func (s *fleetSite) raw(t *testing.T, id string) string {
+func (s *fleetSite) raw(t testing.TB, id string) string {
 	t.Helper()
 	code, out, errs := s.run(t, "sessions", "export", "--format", "raw", id)
 	if code != 0 {
@@ -437,7 +436,7 @@ func (s *fleetSite) raw(t *testing.T, id string) string {
 }
 
 // intact verifies all recordings and the audit log.
-func (s *fleetSite) intact(t *testing.T) {
+func (s *fleetSite) intact(t testing.TB) {
 	t.Helper()
 	if code, out, errs := s.run(t, "sessions", "verify", "--all"); code != 0 || !strings.Contains(errs, ", 0 damaged") {
 		t.Errorf("sessions verify --all: %d %q %q", code, out, errs)
@@ -448,7 +447,7 @@ func (s *fleetSite) intact(t *testing.T) {
 }
 
 // ended waits until a session has, and returns it.
-func (s *fleetSite) ended(t *testing.T, command string) store.Session {
+func (s *fleetSite) ended(t testing.TB, command string) store.Session {
 	t.Helper()
 	var e store.Session
 	eventually(t, "the end of session "+command, func() bool {

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 }
 
 // command is the program as a process of its own.
-func command(t *testing.T, args ...string) *exec.Cmd {
+func command(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/fleetca/fleetca/cmd/program"
@@ -38,6 +39,11 @@ files change; running sessions go on.
 // Run serves until ctx ends.
 func (c *serveCmd) Run(ctx context.Context, a *program.App, path configPath) (err error) {
 	log := c.logger(a)
+	// From the first moment to the last: a SIGHUP that nobody takes ends the
+	// process, and the recordings of a server that drains would have no seal.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	cfg, err := loadConfig(ctx, log, path)
 	if err != nil {
 		return err
@@ -69,8 +75,10 @@ func (c *serveCmd) Run(ctx context.Context, a *program.App, path configPath) (er
 	if err := journal.Record(ctx, audit.Event{Event: audit.EventServerStart, Success: &yes}); err != nil {
 		return err
 	}
-	reloadOnHangup(ctx, server)
+	var reloading sync.WaitGroup
+	reloading.Go(func() { reloadOnHangup(ctx, server, hangups) })
 	err = server.Serve(ctx)
+	reloading.Wait()
 	stop := journal.Record(context.WithoutCancel(ctx), audit.Event{Event: audit.EventServerStop, Success: &yes})
 	log.Info("stopped")
 	return errors.Join(err, stop)
@@ -118,18 +126,13 @@ func storeHint(err error) error {
 
 // reloadOnHangup rereads the configuration on SIGHUP until ctx ends. What is
 // wrong with a new version is in the log; the old one stays.
-func reloadOnHangup(ctx context.Context, server *jump.Server) {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	go func() {
-		defer signal.Stop(hangups)
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-hangups:
-				_ = server.Reload(ctx)
-			}
+func reloadOnHangup(ctx context.Context, server *jump.Server, hangups <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+			_ = server.Reload(ctx)
 		}
-	}()
+	}
 }

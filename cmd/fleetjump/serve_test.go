@@ -32,6 +32,7 @@ func TestDrain(t *testing.T) {
 
 	srv.signal(syscall.SIGTERM)
 	srv.logs("msg=draining")
+	srv.signal(syscall.SIGHUP) // as when its terminal goes too
 	again := p.ssh(append(append([]string{"-S", p.path("master")}, login...), "echo let in")...)
 	if code := again.ends(); code != 255 || strings.Contains(again.out.String(), "let in") {
 		t.Errorf("a new session: exit code %d, %q %q", code, again.out.String(), again.errs.String())
