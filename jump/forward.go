@@ -2,6 +2,7 @@ package jump
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -61,7 +62,7 @@ func (l *link) globalRequest(ctx context.Context, r *ssh.Request) (bool, []byte)
 		return true, nil
 	case relay.TypeTCPIPForward, relay.TypeStreamLocalForward:
 		if d := l.decide(access.RemoteForwarding); !d.Allowed {
-			l.refuse(ctx, refusedByRule(d))
+			l.note(l.refuse(ctx, refusedByRule(d)))
 			return false, nil
 		}
 		l.grants.allow(map[string]string{
@@ -128,10 +129,9 @@ func (l *link) hostChannels(ctx context.Context, work *sync.WaitGroup, up *route
 // forwardOut is a channel of the client's to somewhere that the host reaches.
 func (l *link) forwardOut(ctx context.Context, nc ssh.NewChannel) {
 	to, refused := l.forwardTarget(nc)
-	if refused == nil {
-		if d := l.decide(access.LocalForwarding); !d.Allowed {
-			refused = refusedByRule(d)
-		}
+	d := l.decide(access.LocalForwarding)
+	if refused == nil && !d.Allowed {
+		refused = refusedByRule(d)
 	}
 	if refused != nil {
 		reject(nc, ssh.Prohibited, l.refuse(ctx, refused))
@@ -148,7 +148,7 @@ func (l *link) forwardOut(ctx context.Context, nc ssh.NewChannel) {
 		return
 	}
 	far := relay.Channel{Channel: ch, Requests: requests, Conn: up.Conn}
-	l.forward(ctx, nc, far, up.Conn, recording.Forward{Kind: "local", From: l.who.client.String(), To: to})
+	l.forward(ctx, nc, far, up.Conn, d, recording.Forward{Kind: "local", From: l.who.client.String(), To: to})
 }
 
 // rejectAs refuses a channel as the other side refused its own.
@@ -187,11 +187,12 @@ func (l *link) forwardTarget(nc ssh.NewChannel) (string, *refusal) {
 // forwardIn is a channel of the host's to the client.
 func (l *link) forwardIn(ctx context.Context, nc ssh.NewChannel) {
 	f := recording.Forward{To: l.who.client.String()}
+	action := access.RemoteForwarding
 	switch nc.ChannelType() {
 	case relay.ChannelAgent:
-		f.Kind, f.From = "agent", l.dest.Name
+		f.Kind, f.From, action = "agent", l.dest.Name, access.AgentForwarding
 	case relay.ChannelX11:
-		f.Kind, f.From = "x11", l.dest.Name
+		f.Kind, f.From, action = "x11", l.dest.Name, access.X11
 	case relay.ChannelForwardedTCPIP:
 		d, err := relay.ParseForwardedTCPIP(nc.ExtraData())
 		if err != nil {
@@ -207,55 +208,60 @@ func (l *link) forwardIn(ctx context.Context, nc ssh.NewChannel) {
 		}
 		f.Kind, f.From = "remote", d.Path
 	}
+	// The rules may have changed since it was asked for.
+	d := l.decide(action)
+	if !d.Allowed {
+		reject(nc, ssh.Prohibited, l.refuse(ctx, refusedByRule(d)))
+		return
+	}
 	ch, requests, err := openChannel(ctx, l.down, nc.ChannelType(), nc.ExtraData())
 	if err != nil {
 		rejectAs(nc, err)
 		return
 	}
-	l.forward(ctx, nc, relay.Channel{Channel: ch, Requests: requests, Conn: l.down}, l.down, f)
+	l.forward(ctx, nc, relay.Channel{Channel: ch, Requests: requests, Conn: l.down}, l.down, d, f)
 }
 
 // forward accepts a channel and pumps it to the far side, which may be the host
 // or the client, and keeps a record of it.
-func (l *link) forward(ctx context.Context, nc ssh.NewChannel, far relay.Channel, farConn ssh.Conn, f recording.Forward) {
+func (l *link) forward(ctx context.Context, nc ssh.NewChannel, far relay.Channel, farConn ssh.Conn, d access.Decision, f recording.Forward) {
 	srv := l.outer.server
-	begun := srv.now()
-	d := l.decide(access.Connect)
-	entry := store.Session{
-		ID: store.NewID(begun), Connection: l.outer.id, Identity: l.who.identity, Login: l.login, Host: l.dest.Host.Name,
-		Address: hostAddress(l), Client: l.who.client.String(), ServerID: l.outer.set.config.Name, Way: l.way, Role: d.Role,
-		Serial: l.who.cert.Serial, CA: ssh.FingerprintSHA256(l.who.cert.SignatureKey),
-		Kind: store.KindForward, Mode: string(d.Recording), Started: begun, State: store.Open,
-		Command: terminal.Clean(f.Kind + " " + f.From + " to " + f.To),
+	rec, refused := l.beginForward(ctx, d, f)
+	var ch ssh.Channel
+	var requests <-chan *ssh.Request
+	if refused != nil {
+		reject(nc, ssh.Prohibited, l.refuse(ctx, refused))
+	} else {
+		var err error
+		if ch, requests, err = nc.Accept(); err != nil {
+			refused = &refusal{codeProtocol, err.Error(), ""}
+			f.Error = err.Error()
+			l.forwardOver(ctx, rec, f)
+		}
 	}
-	rec, err := srv.recorder.Start(ctx, recording.Options{Session: entry, Mode: entry.Mode})
-	if err != nil {
+	if refused != nil {
 		_ = far.Close()
-		go ssh.DiscardRequests(far.Requests)
-		reject(nc, ssh.Prohibited, l.refuse(ctx, refusalOf(err)))
-		return
-	}
-	ch, requests, err := nc.Accept()
-	if err != nil {
-		_ = far.Close()
-		go ssh.DiscardRequests(far.Requests)
-		_ = rec.Close(context.WithoutCancel(ctx), err.Error())
+		go ssh.DiscardRequests(far.Requests) // until the close is answered
 		return
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	remove := srv.live.Add(live.Entry{Session: rec.Session(), End: func(reason string) { stop(&refusal{codeAdmin, reason, ""}) }})
+	defer srv.live.Add(live.Entry{Session: rec.Session(), End: func(reason string) { stop(endingOf(reason)) }})()
 	if refused := l.outer.closing(); refused != nil {
 		stop(refused) // it began while the others were being told
 	}
-	near := relay.Channel{Channel: ch, Requests: requests, Conn: l.down}
-	down, up := near, far
+	down, up := relay.Channel{Channel: ch, Requests: requests, Conn: l.down}, far
 	if farConn == ssh.Conn(l.down) {
-		down, up = far, near
-		up.Conn = nil
+		down, up = far, relay.Channel{Channel: ch, Requests: requests}
 	}
 	var in, out atomic.Uint64
-	err = relay.Copy(ctx, down, up, func(from relay.Side, p []byte) error {
+	var active atomic.Int64
+	active.Store(srv.now().UnixNano())
+	var watching sync.WaitGroup
+	b := bounds{"forwarding", d, rec, &active, srv.now, stop}
+	watching.Go(func() { b.watch(ctx) })
+	err := relay.Copy(ctx, down, up, func(from relay.Side, p []byte) error {
+		active.Store(srv.now().UnixNano())
 		if from == relay.Downstream {
 			in.Add(uint64(len(p)))
 		} else {
@@ -263,26 +269,60 @@ func (l *link) forward(ctx context.Context, nc ssh.NewChannel, far relay.Channel
 		}
 		return nil
 	})
-	f.In, f.Out, f.Duration = in.Load(), out.Load(), srv.now().Sub(begun).Seconds()
-	if err != nil {
-		f.Error = err.Error()
+	stop(nil)
+	watching.Wait()
+	f.In, f.Out = in.Load(), out.Load()
+	if err != nil && !errors.Is(err, context.Canceled) {
+		f.Error = refusalOf(err).text
 	}
-	l.forwardOver(ctx, rec, f, entry)
-	remove()
+	l.forwardOver(ctx, rec, f)
 }
 
-func (l *link) forwardOver(ctx context.Context, rec *recording.Recording, f recording.Forward, entry store.Session) {
+// beginForward begins the record of a forwarding, without which there is none.
+func (l *link) beginForward(ctx context.Context, d access.Decision, f recording.Forward) (*recording.Recording, *refusal) {
+	srv, cert := l.outer.server, l.used()
+	begun := srv.now()
+	entry := store.Session{
+		ID: store.NewID(begun), Connection: l.outer.id, Identity: l.who.identity, Login: l.login, Host: l.dest.Host.Name,
+		Address: hostAddress(l), Client: l.who.client.String(), ServerID: l.outer.set.config.Name, Way: l.way, Role: d.Role,
+		Serial: cert.Serial, CA: ssh.FingerprintSHA256(cert.SignatureKey),
+		Kind: store.KindForward, Mode: string(d.Recording), Started: begun, State: store.Open,
+		Command: terminal.Clean(f.Kind + " " + f.From + " to " + f.To),
+	}
+	rec, err := srv.recorder.Start(ctx, recording.Options{Session: entry, Mode: entry.Mode})
+	if err != nil {
+		return nil, refusalOf(err)
+	}
+	e := l.forwardEvent(audit.EventSessionStart, entry.ID, f)
+	e.Kind, e.Mode, e.Role, e.Way, e.HostAddr = string(entry.Kind), entry.Mode, entry.Role, entry.Way, entry.Address
+	e.Serial, e.CA = entry.Serial, entry.CA
+	if err := srv.record(ctx, e); err != nil {
+		_ = rec.Close(context.WithoutCancel(ctx), "the audit log could not be written")
+		return nil, unaudited(err)
+	}
+	return rec, nil
+}
+
+func (l *link) forwardEvent(name, id string, f recording.Forward) audit.Event {
+	return audit.Event{
+		Event: name, User: l.who.identity, Login: l.login, Host: l.dest.Host.Name, SID: id, Connection: l.outer.id,
+		LocalAddr: l.outer.conn.LocalAddr().String(), RemoteAddr: l.who.client.String(),
+		Action: f.Kind, Path: f.From, Target: f.To,
+	}
+}
+
+// forwardOver seals the record of a forwarding and audits its end.
+func (l *link) forwardOver(ctx context.Context, rec *recording.Recording, f recording.Forward) {
 	srv := l.outer.server
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sealTime)
 	defer cancel()
+	took := srv.now().Sub(rec.Session().Started)
+	f.Duration = took.Seconds()
 	_ = rec.Forward(f)
 	if err := rec.Close(ctx, f.Error); err != nil {
-		l.outer.log.Error("the record of a forwarding is not sealed", "session", entry.ID, "error", err)
+		l.outer.log.Error("the record of a forwarding is not sealed", "session", rec.ID(), "error", err)
 	}
-	_ = srv.record(ctx, audit.Event{
-		Event: audit.EventPort, User: l.who.identity, Login: l.login, Host: l.dest.Host.Name, SID: entry.ID, Connection: l.outer.id,
-		LocalAddr: l.outer.conn.LocalAddr().String(), RemoteAddr: l.who.client.String(),
-		Action: f.Kind, Path: f.From, Target: f.To, BytesIn: f.In, BytesOut: f.Out,
-		Duration: audit.Seconds(srv.now().Sub(entry.Started)), Error: f.Error,
-	})
+	e := l.forwardEvent(audit.EventPort, rec.ID(), f)
+	e.BytesIn, e.BytesOut, e.Duration, e.Error = f.In, f.Out, audit.Seconds(took), f.Error
+	_ = srv.record(ctx, e)
 }

@@ -52,6 +52,7 @@ type link struct {
 	agents  []ssh.Conn // connections on which the client offered its agent
 	attempt *attempt
 	waiting map[*session]struct{} // sessions that hear of delays
+	notes   []string              // what the next session's person should read
 }
 
 // attempt is one try to reach the host. The fields are set when done is closed.
@@ -59,6 +60,7 @@ type attempt struct {
 	done    chan struct{}
 	up      *route.Upstream
 	refused *refusal
+	cert    *ssh.Certificate // that the host was logged in to with
 	// told says that somebody has seen how it went; the link's mu guards it.
 	told bool
 }
@@ -183,7 +185,7 @@ func (l *link) connect(ctx context.Context, work *sync.WaitGroup) *attempt {
 	agents := l.agents
 	work.Go(func() {
 		defer close(at.done)
-		at.up, at.refused = l.reach(ctx, work, agents)
+		at.up, at.cert, at.refused = l.reach(ctx, work, agents)
 		if at.refused != nil {
 			l.refuse(ctx, at.refused)
 		}
@@ -192,12 +194,12 @@ func (l *link) connect(ctx context.Context, work *sync.WaitGroup) *attempt {
 }
 
 // reach decides, finds the certificate in the agent and logs in to the host.
-func (l *link) reach(ctx context.Context, work *sync.WaitGroup, agents []ssh.Conn) (*route.Upstream, *refusal) {
+func (l *link) reach(ctx context.Context, work *sync.WaitGroup, agents []ssh.Conn) (*route.Upstream, *ssh.Certificate, *refusal) {
 	if d := l.decide(access.Connect); !d.Allowed {
-		return nil, refusedByRule(d)
+		return nil, nil, refusedByRule(d)
 	}
 	if len(agents) == 0 {
-		return nil, l.noAgent()
+		return nil, nil, l.noAgent()
 	}
 	// Whoever is asked for a confirmation may think for a while, not for ever.
 	patience := l.outer.set.config.LoginTimeout + l.outer.set.config.DialTimeout
@@ -206,18 +208,19 @@ func (l *link) reach(ctx context.Context, work *sync.WaitGroup, agents []ssh.Con
 	defer cancel()
 	signer, closer, err := l.signer(dialing, agents)
 	if err != nil {
-		return nil, refusalOf(err)
+		return nil, nil, refusalOf(err)
 	}
 	defer func() { _ = closer.Close() }()
 	up, err := l.outer.set.router.Dial(dialing, l.dest, l.login, signer, l.notice)
 	if err != nil {
-		return nil, refusalOf(err)
+		return nil, nil, refusalOf(err)
 	}
 	l.outer.log.Info("host reached", "host", l.dest.Name, "login", terminal.Clean(l.login), "way", l.way)
 	work.Go(func() { l.hostRequests(up) })
 	work.Go(func() { l.hostChannels(ctx, work, up) })
 	work.Go(func() { l.hostGone(up) })
-	return up, nil
+	cert, _ := signer.PublicKey().(*ssh.Certificate)
+	return up, cert, nil
 }
 
 // noAgent is told with what to type, which depends on the way in.
@@ -399,4 +402,42 @@ func (l *link) reached() *route.Upstream {
 	default:
 		return nil
 	}
+}
+
+// used is the certificate that the host was logged in to with: that of the link's
+// person, or the one of the outer connection that permits the same.
+func (l *link) used() *ssh.Certificate {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at := l.attempt; at != nil {
+		select {
+		case <-at.done:
+			if at.cert != nil {
+				return at.cert
+			}
+		default:
+		}
+	}
+	return l.who.cert
+}
+
+// maxNotes bounds what is kept for a session that may never come.
+const maxNotes = 16
+
+// note keeps a refusal for the next session's person, where the protocol has no
+// room for a reason.
+func (l *link) note(r *refusal) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.notes) < maxNotes {
+		l.notes = append(l.notes, r.lines())
+	}
+}
+
+func (l *link) takeNotes() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	notes := l.notes
+	l.notes = nil
+	return notes
 }

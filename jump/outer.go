@@ -119,6 +119,12 @@ func turnAway(conn ssh.Conn, channels <-chan ssh.NewChannel, requests <-chan *ss
 // loginFailed logs and audits that nobody was let in.
 func (s *Server) loginFailed(ctx context.Context, a *authenticator, login string, conn net.Conn, err error) {
 	refused := a.failure(err)
+	if a.want == nil && refused.code == codeProtocol {
+		// It never showed a key: a health check, a scanner, or somebody who would
+		// fill the disk with such records if they were audited.
+		s.log.Info("no login", "client", a.client.String(), "reason", terminal.Clean(refused.text))
+		return
+	}
 	s.log.Warn("login refused", "client", a.client.String(), "code", refused.code, "reason", terminal.Clean(refused.text))
 	no := false
 	e := audit.Event{

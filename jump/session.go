@@ -244,6 +244,9 @@ func (s *session) reach(ctx context.Context, gone <-chan struct{}) (*hostChannel
 
 // relay runs the session and records it.
 func (s *session) relay(ctx context.Context, down, up relay.Channel) {
+	for _, note := range s.link.takeNotes() {
+		tell(s.ch.Stderr(), note)
+	}
 	over := make(chan struct{})
 	unblock := context.AfterFunc(ctx, func() { s.giveUpRecording(over) })
 	err := relay.Relay(ctx, down, up, relay.Config{
@@ -304,38 +307,4 @@ func (s *session) data(from relay.Side, stderr bool, p []byte) error {
 		err = s.rec.Output(p)
 	}
 	return err
-}
-
-// watch ends the session when it may not go on: too long, idle, or not recorded.
-func (s *session) watch(ctx context.Context) {
-	var idle <-chan time.Time
-	if limit := s.decision.Idle; limit > 0 {
-		ticker := time.NewTicker(max(limit/10, time.Second))
-		defer ticker.Stop()
-		idle = ticker.C
-	}
-	var long <-chan time.Time
-	if limit := s.decision.MaxSession; limit > 0 {
-		timer := time.NewTimer(limit)
-		defer timer.Stop()
-		long = timer.C
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.rec.Failed():
-			s.stop(s.rec.Err())
-			return
-		case <-long:
-			s.stop(refusef(codeLimit, "", "the session has lasted %v, which is the longest that role %q allows", s.decision.MaxSession, s.decision.Role))
-			return
-		case <-idle:
-			quiet := s.link.outer.server.now().Sub(time.Unix(0, s.active.Load()))
-			if quiet > s.decision.Idle {
-				s.stop(refusef(codeLimit, "", "nothing has happened for %v, which is the limit of role %q", s.decision.Idle, s.decision.Role))
-				return
-			}
-		}
-	}
 }

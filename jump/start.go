@@ -89,11 +89,11 @@ func (s *session) start(ctx context.Context, r *ssh.Request) *refusal {
 
 func (s *session) beginRecording(ctx context.Context, p program) *refusal {
 	l := s.link
-	now := l.outer.server.now()
+	now, cert := l.outer.server.now(), l.used()
 	entry := store.Session{
 		ID: s.id, Connection: l.outer.id, Identity: l.who.identity, Login: l.login, Host: l.dest.Host.Name,
 		Address: hostAddress(l), Client: l.who.client.String(), ServerID: l.outer.set.config.Name,
-		Way: l.way, Role: s.decision.Role, Serial: l.who.cert.Serial, CA: ssh.FingerprintSHA256(l.who.cert.SignatureKey),
+		Way: l.way, Role: s.decision.Role, Serial: cert.Serial, CA: ssh.FingerprintSHA256(cert.SignatureKey),
 		Kind: p.kind, Mode: string(s.decision.Recording), Command: terminal.Clean(p.command),
 		Started: now, State: store.Open,
 	}
@@ -131,7 +131,8 @@ func (s *session) beginRecording(ctx context.Context, p program) *refusal {
 	if refused := l.outer.closing(); refused != nil {
 		s.stop(refused) // it began while the others were being told
 	}
-	s.watching.Go(func() { s.watch(ctx) })
+	b := bounds{"session", s.decision, rec, &s.active, l.outer.server.now, s.stop}
+	s.watching.Go(func() { b.watch(ctx) })
 	s.log.Info("session started", "kind", string(p.kind), "mode", entry.Mode, "role", entry.Role)
 	return nil
 }

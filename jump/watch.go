@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,6 +41,7 @@ func (s *Server) Reload(ctx context.Context) error {
 	}
 	c, warnings, err := s.cfg.Reload(ctx)
 	if err == nil {
+		warnings = append(warnings, needRestart(s.cfg.Settings, c)...)
 		var set *settings
 		if set, err = s.prepare(c); err == nil {
 			s.settings.Store(set)
@@ -60,6 +62,29 @@ func (s *Server) Reload(ctx context.Context) error {
 	_ = s.record(ctx, e)
 	s.endRevoked()
 	return nil
+}
+
+// needRestart says which changes a running server doesn't take up. old is what it
+// was started with.
+func needRestart(old, c *config.Config) []string {
+	var out []string
+	for _, k := range []struct {
+		key  string
+		same bool
+	}{
+		{"name", old.Name == c.Name},
+		{"listen", slices.Equal(old.Listen, c.Listen)},
+		{"admin_socket", old.AdminSocket == c.AdminSocket},
+		{"store", old.Store.Dir == c.Store.Dir && old.Store.Reserve == c.Store.Reserve &&
+			old.Store.CloseReserve == c.Store.CloseReserve && old.Store.Ballast == c.Store.Ballast},
+		{"audit_dir", old.AuditDir == c.AuditDir},
+		{"max_stream", old.MaxStream == c.MaxStream},
+	} {
+		if !k.same {
+			out = append(out, k.key+" has changed: that takes effect when the jump host is started anew")
+		}
+	}
+	return out
 }
 
 // endRevoked ends the connections of people whose certificates the present
