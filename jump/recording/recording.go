@@ -110,12 +110,32 @@ type Options struct {
 	Term string
 	// Command is what the client asked to run, exactly; nil for a shell.
 	Command []byte
+	// Asked is what the client asked for where Command is what a forced command
+	// runs in its place; nil if that is the same.
+	Asked []byte
+	// Env is what the client set before, in that order.
+	Env []EnvVar
+	// Whole keeps all of standard output and error, as for a terminal; it is
+	// meant for a shell without one.
+	Whole bool
 	// SCP is the parsed command of a session of kind scp.
 	SCP *transfer.SCP
 	// OnFile is told of each operation on a file, in every mode, in the
 	// goroutine whose bytes completed it. It may block, which holds the bytes
 	// up, and must not call the recording.
 	OnFile func(transfer.Operation)
+	// OnFallback is told, once, that a session taken for scp, sftp, rsync or
+	// git is none, and why; in every mode, in the goroutine whose bytes showed
+	// it, before they are passed on. Its error makes that call and all later
+	// ones return it: the bytes must not go on. nil allows it. It may block and
+	// must not call the recording.
+	OnFallback func(why string) error
+}
+
+// EnvVar is a variable of the environment, as the client asked to set it.
+type EnvVar struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
 // Recording is one session's. Its methods are safe for concurrent use; events
