@@ -213,6 +213,7 @@ func (s *Server) watchSpace(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
+		s.unsealed.settle(ctx, s.cfg.Store, s.now())
 		space := s.cfg.Store.Space()
 		if space.Level != was {
 			s.log.Warn("recording store", "space", space.Level.String(), "free", space.Free, "used", space.Used)
@@ -238,15 +239,9 @@ func (s *Server) retain(ctx context.Context) {
 		c := s.settings.Load().config.Store
 		policy := store.Policy{For: c.RetainFor, Bytes: c.RetainBytes}
 		if policy != (store.Policy{}) {
-			removed, err := store.Retain(ctx, s.cfg.Store, policy, s.now())
+			_, err := store.Retain(ctx, s.cfg.Store, policy, s.now(), s.recordRetention)
 			if err != nil && ctx.Err() == nil {
 				s.log.Error("removing old recordings", "error", err)
-			}
-			for _, old := range removed {
-				_ = s.record(ctx, audit.Event{
-					Event: audit.EventRemove, SID: old.ID, Login: old.Login, Host: old.Host,
-					Reason: "retention: it was a recording of " + old.Identity,
-				})
 			}
 		}
 		select {
@@ -255,4 +250,18 @@ func (s *Server) retain(ctx context.Context) {
 		case <-ticker.C:
 		}
 	}
+}
+
+// recordRetention puts into the audit which recordings the retention is about
+// to remove.
+func (s *Server) recordRetention(ctx context.Context, old []store.Session) error {
+	for _, e := range old {
+		if err := s.record(ctx, audit.Event{
+			Event: audit.EventRemove, SID: e.ID, Login: e.Login, Host: e.Host,
+			Reason: "retention: it was a recording of " + e.Identity,
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -69,7 +69,7 @@ func fillChild(dir string, l load) error {
 		if in.Text() == "remove" {
 			// Twice: what ends meanwhile goes too.
 			for range 2 {
-				if _, err := store.Retain(context.Background(), s, store.Policy{Bytes: 1}, time.Now()); err != nil {
+				if _, err := store.Retain(context.Background(), s, store.Policy{Bytes: 1}, time.Now().Add(store.MinimumAge), nil); err != nil {
 					return err
 				}
 			}
@@ -422,7 +422,7 @@ func TestKilledOnFullDisk(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := store.Retain(t.Context(), s, store.Policy{Bytes: 1}, time.Now()); err != nil {
+			if _, err := store.Retain(t.Context(), s, store.Policy{Bytes: 1}, time.Now().Add(store.MinimumAge), nil); err != nil {
 				t.Fatal(err)
 			}
 			if err := s.Close(); err != nil {

@@ -388,9 +388,18 @@ func (x *suite) retain() {
 	}
 	check := func(name string, p store.Policy, want []string) {
 		x.Helper()
-		removed, err := store.Retain(x.ctx, x.s, p, now)
-		if err != nil {
-			x.Fatal(err)
+		var removed []store.Session
+		n, err := store.Retain(x.ctx, x.s, p, now, func(ctx context.Context, chunk []store.Session) error {
+			for _, e := range chunk {
+				if _, err := x.s.Session(ctx, e.ID); err != nil {
+					x.Errorf("%s: what is about to be removed: %v", name, err)
+				}
+			}
+			removed = append(removed, chunk...)
+			return nil
+		})
+		if err != nil || n != len(removed) {
+			x.Fatalf("%s: said to have removed %d of %d: %v", name, n, len(removed), err)
 		}
 		var got []string
 		for _, e := range removed {
