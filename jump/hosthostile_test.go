@@ -2,6 +2,7 @@ package jump_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"github.com/fleetca/fleetca/jump/access"
 	"github.com/fleetca/fleetca/jump/config"
 	"github.com/fleetca/fleetca/jump/relay"
+	"github.com/fleetca/fleetca/jump/store"
 	"github.com/fleetca/fleetca/testenv"
 )
 
@@ -307,7 +309,10 @@ func TestHostileSessions(t *testing.T) {
 		}
 	}
 	h.w.eventually("all is sealed", func() bool {
-		return len(h.w.events("session.start")) == len(h.w.events("session.end"))
+		for range h.w.store.Sessions(context.Background(), store.Query{State: store.Open}) {
+			return false
+		}
+		return true
 	})
 	noEscapes(t, "log", h.w.logs.String())
 	for _, e := range h.w.events("session.end") {
@@ -358,8 +363,19 @@ func TestEscapes(t *testing.T) {
 		}
 		_ = v.Close()
 	}
+	var entries []store.Session
 	w.eventually("all is sealed", func() bool {
-		return len(w.events("session.start")) == len(w.events("session.end")) && len(w.events("port")) > 0
+		entries = nil
+		for s, err := range w.store.Sessions(context.Background(), store.Query{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.State == store.Open {
+				return false
+			}
+			entries = append(entries, s)
+		}
+		return len(entries) >= 5 // three commands, two forwardings
 	})
 	noEscapes(t, "log", w.logs.String())
 	for _, kind := range []string{"auth", "session.start", "session.reject", "exec", "session.end", "port"} {
@@ -382,7 +398,7 @@ func TestEscapes(t *testing.T) {
 		}
 		noEscapes(t, command, r.stdout+r.stderr)
 	}
-	for _, s := range w.sessions(len(w.events("session.start")) + len(w.events("port"))) {
+	for _, s := range entries {
 		noEscapes(t, "entry", s.Command)
 		r := ann.run(ann.ssh("jump", "sessions show "+s.ID))
 		if r.code != 0 {
