@@ -321,8 +321,9 @@ func (l *link) forwardOver(ctx context.Context, rec *recording.Recording, f reco
 	_ = rec.Forward(f)
 	if err := rec.Close(ctx, f.Error); err != nil {
 		l.outer.log.Error("the record of a forwarding is not sealed", "session", rec.ID(), "error", err)
+		srv.unsealed.add(rec.ID(), f.Error)
 	}
 	e := l.forwardEvent(audit.EventPort, rec.ID(), f)
 	e.BytesIn, e.BytesOut, e.Duration, e.Error = f.In, f.Out, audit.Seconds(took), f.Error
-	_ = srv.record(ctx, e)
+	srv.recordUntil(ctx, e)
 }

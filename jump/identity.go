@@ -207,6 +207,13 @@ func (a *authenticator) say(r *refusal) {
 	_ = a.banner.SendAuthBanner(strings.ReplaceAll(r.lines(), "\r", ""))
 }
 
+// shookHands tells whether the key exchange was completed.
+func (a *authenticator) shookHands() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.banner != nil
+}
+
 // failure is why nobody was let in. err is what the handshake returned.
 func (a *authenticator) failure(err error) *refusal {
 	a.mu.Lock()

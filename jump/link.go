@@ -44,6 +44,8 @@ type link struct {
 	noMore, opened atomic.Bool
 	grants         grants
 	active         counter // sessions and forwardings that run
+	// hostLost is closed when the connection to the host has ended.
+	hostLost chan struct{}
 	// dial is connect, for as long as the link lives: a session that goes away
 	// must not take the host from the others.
 	dial func() *attempt
@@ -92,6 +94,7 @@ func (l *link) serve(ctx context.Context, channels <-chan ssh.NewChannel, reques
 		// It would forge lines in the host's log.
 		l.broken = refusef(codeDestination, "", "%q is no login", l.login)
 	}
+	l.hostLost = make(chan struct{})
 	l.dial = func() *attempt { return l.connect(ctx, &work) }
 	work.Go(func() { l.globalRequests(ctx, requests) })
 	if l.broken == nil && l.hasAgent() {
@@ -362,6 +365,7 @@ func (l *link) wait(s *session) (done func()) {
 // pass on what is still on its way, and close by themselves.
 func (l *link) hostGone(up *route.Upstream) {
 	_ = up.Conn.Wait()
+	close(l.hostLost)
 	late := time.NewTimer(sealTime)
 	defer late.Stop()
 	select {

@@ -119,9 +119,9 @@ func turnAway(conn ssh.Conn, channels <-chan ssh.NewChannel, requests <-chan *ss
 // loginFailed logs and audits that nobody was let in.
 func (s *Server) loginFailed(ctx context.Context, a *authenticator, login string, conn net.Conn, err error) {
 	refused := a.failure(err)
-	if a.want == nil && refused.code == codeProtocol {
-		// It never showed a key: a health check, a scanner, or somebody who would
-		// fill the disk with such records if they were audited.
+	if a.want == nil && !a.shookHands() {
+		// It didn't come as far as saying who it is: a health check, a scanner,
+		// or somebody who would fill the disk if all of that were audited.
 		s.log.Info("no login", "client", a.client.String(), "reason", terminal.Clean(refused.text))
 		return
 	}
@@ -146,6 +146,20 @@ func (s *Server) record(ctx context.Context, e audit.Event) error {
 		s.log.Error("audit record lost", "event", e.Event, "error", err)
 	}
 	return err
+}
+
+// recordUntil writes an event that must not be missing, such as a session's end,
+// trying again until ctx ends.
+func (s *Server) recordUntil(ctx context.Context, e audit.Event) {
+	for s.record(ctx, e) != nil {
+		timer := time.NewTimer(time.Second)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
 }
 
 func (o *outer) serve(ctx context.Context, channels <-chan ssh.NewChannel, requests <-chan *ssh.Request) {

@@ -50,6 +50,7 @@ type Server struct {
 	console  *console.Console
 	settings atomic.Pointer[settings]
 	limits   limits
+	unsealed unsealed
 
 	listeners []net.Listener
 	admin     net.Listener

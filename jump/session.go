@@ -28,6 +28,9 @@ type session struct {
 	// What the client asked for so far. It belongs to the goroutine that handles
 	// the client's requests, one after the other.
 	pty      *relay.PtyRequest
+	env      []relay.Env
+	refusals int
+	resized  time.Time // when a size was audited last
 	decision access.Decision
 	command  string // as asked for, or forced by the certificate
 	remove   func() // out of the registry of running sessions
@@ -38,6 +41,8 @@ type session struct {
 	begun  time.Time
 
 	watching sync.WaitGroup
+	declined atomic.Bool // the host said no to the program
+	banner   string      // of the host's, as the person saw it
 
 	active  atomic.Int64 // UnixNano of the last byte
 	in, out atomic.Uint64
@@ -233,7 +238,8 @@ func (s *session) reach(ctx context.Context, gone <-chan struct{}) (*hostChannel
 		return nil, refused
 	}
 	if up.Banner != "" {
-		tell(s.ch.Stderr(), terminal.CleanLines(up.Banner))
+		s.banner = terminal.CleanLines(up.Banner)
+		tell(s.ch.Stderr(), s.banner)
 	}
 	ch, requests, err := up.Conn.OpenChannel(relay.ChannelSession, nil)
 	if err != nil {
@@ -248,7 +254,7 @@ func (s *session) relay(ctx context.Context, down, up relay.Channel) {
 		tell(s.ch.Stderr(), note)
 	}
 	over := make(chan struct{})
-	unblock := context.AfterFunc(ctx, func() { s.giveUpRecording(over) })
+	unblock := context.AfterFunc(ctx, func() { s.giveUpRecording(context.Cause(ctx), over) })
 	err := relay.Relay(ctx, down, up, relay.Config{
 		Data:     s.data,
 		Request:  s.request,
@@ -263,18 +269,19 @@ func (s *session) relay(ctx context.Context, down, up relay.Channel) {
 
 // giveUpRecording ends a recording that waits for a store which hangs, once the
 // session has been cut off: nobody may be held by it for ever.
-func (s *session) giveUpRecording(over <-chan struct{}) {
+func (s *session) giveUpRecording(cause error, over <-chan struct{}) {
 	if !s.started() {
 		return
 	}
-	timer := time.NewTimer(sealTime)
+	// The relay takes its time for a client that doesn't read.
+	timer := time.NewTimer(2 * sealTime)
 	defer timer.Stop()
 	select {
 	case <-over:
 	case <-timer.C:
 		ctx, cancel := context.WithTimeout(context.Background(), tellTime)
 		defer cancel()
-		_ = s.rec.Close(ctx, "the store did not take the recording")
+		_ = s.rec.Close(ctx, s.reason(cause))
 	}
 }
 

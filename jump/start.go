@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -25,7 +26,8 @@ type liveEntry = live.Entry
 type program struct {
 	action  access.Action
 	kind    store.Kind
-	command string // as the client gave it; empty for a shell
+	command string // what will run: as the client gave it, or forced; empty for a shell
+	asked   string // what the client gave where another command is forced
 	scp     *transfer.SCP
 }
 
@@ -43,8 +45,11 @@ func (s *session) programOf(r *ssh.Request) (program, error) {
 			return p, err
 		}
 		p.action, p.command = access.Exec, e.Command
-		if scp, ok := transfer.ParseSCP(e.Command); ok && s.pty == nil {
-			p.action, p.kind, p.scp = access.SCP, store.KindSCP, &scp
+		if scp, ok := transfer.ParseSCP(e.Command); ok {
+			p.action = access.SCP
+			if s.pty == nil {
+				p.kind, p.scp = store.KindSCP, &scp
+			}
 		}
 	case relay.TypeSubsystem:
 		e, err := relay.ParseSubsystem(r.Payload)
@@ -52,7 +57,10 @@ func (s *session) programOf(r *ssh.Request) (program, error) {
 			return p, err
 		}
 		p.action, p.command = access.Exec, "subsystem "+e.Name
-		if e.Name == "sftp" && s.pty == nil {
+		if e.Name == "sftp" {
+			if s.pty != nil {
+				return p, errors.New("sftp and a terminal don't go together")
+			}
 			p.action, p.kind = access.SFTP, store.KindSFTP
 		}
 	}
@@ -78,9 +86,12 @@ func (s *session) start(ctx context.Context, r *ssh.Request) *refusal {
 	}
 	if forced := s.link.who.certificate().ForceCommand; forced != "" {
 		// The host runs that in place of what was asked for.
-		p.command, p.scp = forced, nil
+		p.asked, p.command, p.scp = p.command, forced, nil
 		if p.kind != store.KindTerminal {
 			p.kind = store.KindCommand
+			if d.Action == access.SFTP {
+				p.kind = store.KindSFTP // internal-sftp
+			}
 		}
 	}
 	s.decision, s.command = d, p.command
@@ -94,7 +105,7 @@ func (s *session) beginRecording(ctx context.Context, p program) *refusal {
 		ID: s.id, Connection: l.outer.id, Identity: l.who.identity, Login: l.login, Host: l.dest.Host.Name,
 		Address: hostAddress(l), Client: l.who.client.String(), ServerID: l.outer.set.config.Name,
 		Way: l.way, Role: s.decision.Role, Serial: cert.Serial, CA: ssh.FingerprintSHA256(cert.SignatureKey),
-		Kind: p.kind, Mode: string(s.decision.Recording), Command: terminal.Clean(p.command),
+		Kind: p.kind, Mode: string(s.decision.Recording), Command: terminal.Clean(clip(p.command)),
 		Started: now, State: store.Open,
 	}
 	options := recording.Options{
@@ -137,6 +148,16 @@ func (s *session) beginRecording(ctx context.Context, p program) *refusal {
 	return nil
 }
 
+// maxShown is how much of a command lists show; the recording has all of it.
+const maxShown = 2 << 10
+
+func clip(s string) string {
+	if len(s) > maxShown {
+		return s[:maxShown] + "…"
+	}
+	return s
+}
+
 func hostAddress(l *link) string {
 	return net.JoinHostPort(l.dest.Address, fmt.Sprint(l.dest.Port))
 }
@@ -161,7 +182,10 @@ func (s *session) file(op transfer.Operation) {
 	if op.Action == "read" || op.Action == "write" {
 		e.Len = &op.Size
 	}
-	_ = s.link.outer.server.record(context.Background(), e)
+	err := s.link.outer.server.record(context.Background(), e)
+	if err != nil && s.decision.Recording == access.Strict {
+		s.stop(unaudited(err))
+	}
 }
 
 // over seals the recording and audits the end. err is what the relay returned.
@@ -169,23 +193,17 @@ func (s *session) over(ctx context.Context, err error) {
 	if !s.started() {
 		return
 	}
+	reason := s.reason(err)
 	s.mu.Lock()
 	exit := s.exit
 	s.mu.Unlock()
-	reason := ""
-	switch {
-	case err != nil && !errors.Is(err, context.Canceled):
-		reason = refusalOf(err).text
-	case err != nil && exit.Status == nil && exit.Signal == "":
-		// Clients that know their exit status don't wait for the rest.
-		reason = "the client's connection ended"
-	}
 	s.rec.Exit(exit)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sealTime)
 	defer cancel()
 	closeErr := s.rec.Close(ctx, reason)
 	if closeErr != nil {
 		s.log.Error("the recording is not sealed", "error", closeErr)
+		s.link.outer.server.unsealed.add(s.id, reason)
 	}
 	srv := s.link.outer.server
 	took := audit.Seconds(srv.now().Sub(s.begun))
@@ -202,9 +220,38 @@ func (s *session) over(ctx context.Context, err error) {
 		e.Error = closeErr.Error()
 	}
 	setExit(&e, exit)
-	_ = srv.record(ctx, e)
+	srv.recordUntil(ctx, e)
 	s.remove()
 	s.log.Info("session ended", "reason", reason, "took", srv.now().Sub(s.begun))
+}
+
+// reason is why the session ended, if not by itself. err is what the relay
+// returned.
+func (s *session) reason(err error) string {
+	s.mu.Lock()
+	exited := s.exit.Status != nil || s.exit.Signal != ""
+	s.mu.Unlock()
+	switch {
+	case err != nil && !errors.Is(err, context.Canceled):
+		return refusalOf(err).text
+	case exited:
+		// Clients that know their exit status don't wait for the rest.
+		return ""
+	case s.declined.Load():
+		return "the host did not start the program"
+	case err != nil:
+		return "the client's connection ended"
+	}
+	// x/crypto closes the channels of a lost connection a moment before it says
+	// that it is lost.
+	timer := time.NewTimer(200 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-s.link.hostLost:
+		return "the connection to the host ended"
+	case <-timer.C:
+		return "the client closed the session before its program ended"
+	}
 }
 
 func setExit(e *audit.Event, exit recording.Exit) {
