@@ -13,19 +13,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/fleetca/fleetca/testenv"
+	"github.com/fleetca/fleetca/testenv/background"
 )
-
-// The kernel ends what runs in the background with the thread that started it
-// (prctl(2), PR_SET_PDEATHSIG): that has to be one that lives as long as the
-// program does.
-func init() { runtime.LockOSThread() }
 
 // way is one way to the host, as arguments for ssh.
 type way struct {
@@ -54,9 +48,6 @@ type jumpBench struct {
 
 // terminalMiB is how much is drawn on a terminal, which is slow by itself.
 const terminalMiB = 32
-
-// settleTime is how long fleetjump may take to begin to listen.
-const settleTime = 30 * time.Second
 
 func runJump(ctx context.Context, o options) (err error) {
 	dir, err := os.MkdirTemp("", "fleetca-bench-")
@@ -109,27 +100,23 @@ func (b *jumpBench) command(ctx context.Context, name string, args ...string) *e
 // prepare makes certificates, a jump host with a store on disk, and what is
 // downloaded. It returns what ends the programs that it has started.
 func (b *jumpBench) prepare(ctx context.Context) (stop func() error, err error) {
-	var running []*exec.Cmd
+	var agent, server *background.Program
 	stop = func() error {
-		var errs []error
-		for _, cmd := range slices.Backward(running) {
-			_ = cmd.Process.Signal(syscall.SIGTERM)
-			// An agent that is told to end says so by its exit status.
-			if err := cmd.Wait(); err != nil && filepath.Base(cmd.Path) != "ssh-agent" {
-				errs = append(errs, fmt.Errorf("%s: %w", cmd, err))
-			}
+		if agent != nil {
+			_ = agent.Stop() // one that is told to end says so by its exit status
 		}
-		return errors.Join(errs...)
+		if server != nil {
+			return server.Stop()
+		}
+		return nil
 	}
 	if err := errors.Join(b.fleet.Inventory(b.path("hosts.yaml"), testenv.InventoryConfig{}), b.fleet.KnownHosts(b.path("known_hosts"))); err != nil {
 		return stop, err
 	}
 	login := b.fleet.Hosts()[0].Login()
-	agent, err := b.start(ctx, "ssh-agent", "ssh-agent", "-D", "-a", b.path("agent"))
-	if err != nil {
+	if agent, err = background.Start("ssh-agent -D -a agent >/dev/null", b.dir, b.env, os.Stderr); err != nil {
 		return stop, err
 	}
-	running = append(running, agent)
 	address, err := freeAddress()
 	if err != nil {
 		return stop, err
@@ -149,48 +136,18 @@ func (b *jumpBench) prepare(ctx context.Context) (stop func() error, err error) 
 			return stop, err
 		}
 	}
-	server, err := b.start(ctx, "fleetjump", filepath.Join(filepath.Dir(b.fleetca), "fleetjump"), "serve", "--config", "jump/jump.yaml")
-	if err != nil {
+	if server, err = background.Start("fleetjump serve --config jump/jump.yaml 2>jump.log", b.dir, b.env, os.Stderr); err != nil {
 		return stop, err
 	}
-	running = append(running, server)
-	if err := b.listens(ctx, address); err != nil {
+	listens := func() bool {
+		log, err := os.ReadFile(b.path("jump.log"))
+		return err == nil && strings.Contains(string(log), "listening")
+	}
+	if err := server.Ready(ctx, "it listens", listens); err != nil {
 		return stop, err
 	}
 	b.ways = ways(login)
 	return stop, b.writeContent(b.fleet.Hosts()[0].Home())
-}
-
-// start leaves a program running, which ends with this one, however that ends.
-// Its output goes into a file.
-func (b *jumpBench) start(ctx context.Context, log, path string, args ...string) (*exec.Cmd, error) {
-	cmd := b.command(context.WithoutCancel(ctx), path, args...)
-	file, err := os.Create(b.path(log + ".log"))
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	cmd.Stdout, cmd.Stderr = file, file
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
-	return cmd, cmd.Start()
-}
-
-func (b *jumpBench) listens(ctx context.Context, address string) error {
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
-	defer cancel()
-	var d net.Dialer
-	for {
-		conn, err := d.DialContext(ctx, "tcp", address)
-		if err == nil {
-			return conn.Close()
-		}
-		select {
-		case <-ctx.Done():
-			log, _ := os.ReadFile(b.path("fleetjump.log"))
-			return fmt.Errorf("fleetjump does not listen: %w\n%s", err, log)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
 }
 
 func freeAddress() (string, error) {

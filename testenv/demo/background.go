@@ -3,85 +3,24 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"os/user"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/creack/pty"
+
+	"github.com/fleetca/fleetca/testenv/background"
 )
 
-// The kernel ends what runs in the background with the thread that started it
-// (prctl(2), PR_SET_PDEATHSIG): that has to be one that lives as long as the
-// demo does.
-func init() { runtime.LockOSThread() }
-
-// patience is how long something may take that should take a moment.
-const patience = 30 * time.Second
-
-// background is a program that runs beside the story.
-type background struct {
-	line string
-	cmd  *exec.Cmd
-	done chan struct{}
-	err  error // of the program, once done is closed
-}
-
-// start shows a command and leaves it running. It ends with the demo, however
-// that ends.
-func (s *story) startBackground(line string) (*background, error) {
+// startBackground shows a command and leaves it running.
+func (s *story) startBackground(line string) (*background.Program, error) {
 	s.prompt(line + " &")
-	// The shell makes way for the program: signals go to that.
-	cmd := s.command("exec " + line)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = patience
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	b := &background{line: line, cmd: cmd, done: make(chan struct{})}
-	go func() {
-		defer close(b.done)
-		b.err = cmd.Wait()
-	}()
-	return b, nil
-}
-
-// ready waits until the program has done what it must before others go on.
-func (b *background) ready(ctx context.Context, what string, is func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for !is() {
-		select {
-		case <-b.done:
-			return fmt.Errorf("%s: it ended before %s: %w", b.line, what, b.err)
-		case <-ctx.Done():
-			return fmt.Errorf("%s: waiting until %s: %w", b.line, what, ctx.Err())
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-	return nil
-}
-
-// stop asks the program to end and returns how it did. It may be called again.
-func (b *background) stop() error {
-	if err := b.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("%s: %w", b.line, err)
-	}
-	<-b.done
-	if b.err != nil {
-		return fmt.Errorf("%s: %w", b.line, b.err)
-	}
-	return nil
+	return background.Start(line, s.dir, s.environment(), os.Stdout)
 }
 
 // exists tells whether the file is there.

@@ -29,8 +29,8 @@ func (s *story) throughTheJumpHost() (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, server.stop()) }()
-	if err := server.ready(s.ctx, "it listens", says(s.file("jump.log"), "listening")); err != nil {
+	defer func() { err = errors.Join(err, server.Stop()) }()
+	if err := server.Ready(s.ctx, "it listens", says(s.file("jump.log"), "listening")); err != nil {
 		return err
 	}
 	s.title("Alice's certificate is in her ssh-agent and nowhere else")
@@ -39,8 +39,8 @@ func (s *story) throughTheJumpHost() (err error) {
 		return err
 	}
 	// An agent that is told to end says so by its exit status.
-	defer func() { _ = agent.stop() }()
-	if err := agent.ready(s.ctx, "it listens", exists(s.file("agent"))); err != nil {
+	defer func() { _ = agent.Stop() }()
+	if err := agent.Ready(s.ctx, "it listens", exists(s.file("agent"))); err != nil {
 		return err
 	}
 	s.agent = s.file("agent")
@@ -64,7 +64,7 @@ func (s *story) throughTheJumpHost() (err error) {
 	}
 	s.title("The jump host is stopped in order; what it recorded stays readable")
 	s.prompt("kill -TERM %1; wait %1")
-	if err := server.stop(); err != nil {
+	if err := server.Stop(); err != nil {
 		return err
 	}
 	return errors.Join(

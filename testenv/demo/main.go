@@ -221,10 +221,13 @@ func (s *story) prompt(line string) { fmt.Println(paint("36", "$ "+line)) }
 // command is a shell's command in the demo's folder.
 func (s *story) command(line string) *exec.Cmd {
 	cmd := exec.CommandContext(s.ctx, "sh", "-c", line)
-	cmd.Dir = s.dir
-	cmd.Env = append(os.Environ(), "PATH="+s.path, "FLEETCA_DIR="+s.file("ca"), "FLEETJUMP_CONFIG="+s.file("jump/jump.yaml"),
-		"SSH_AUTH_SOCK="+s.agent, "TERM=xterm-256color")
+	cmd.Dir, cmd.Env = s.dir, s.environment()
 	return cmd
+}
+
+func (s *story) environment() []string {
+	return append(os.Environ(), "PATH="+s.path, "FLEETCA_DIR="+s.file("ca"), "FLEETJUMP_CONFIG="+s.file("jump/jump.yaml"),
+		"SSH_AUTH_SOCK="+s.agent, "TERM=xterm-256color")
 }
 
 func paint(style, text string) string {
