@@ -401,9 +401,9 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// TestForcedCommand: a certificate that forces a command gives that command on
+// TestForceCommandBinds: a certificate that forces a command gives that command on
 // hosts, what its extensions name, and nothing of the jump host.
-func TestForcedCommand(t *testing.T) {
+func TestForceCommandBinds(t *testing.T) {
 	calm(t)
 	w := newWorld(t, worldConfig{hosts: []string{"web1"}})
 	force := func(c *ssh.Certificate) {
