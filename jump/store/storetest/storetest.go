@@ -44,6 +44,8 @@ func Run(t *testing.T, open func(t *testing.T) (s store.Store, reopen func() sto
 		{"cancelled", (*suite).cancelled},
 		{"closed", (*suite).closed},
 		{"retain", (*suite).retain},
+		{"retain_bytes", (*suite).retainBytes},
+		{"retain_refused", (*suite).retainRefused},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), wait)
