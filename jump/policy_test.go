@@ -22,6 +22,7 @@ import (
 	"github.com/fleetca/fleetca/jump/config"
 	"github.com/fleetca/fleetca/jump/store"
 	"github.com/fleetca/fleetca/jump/store/memstore"
+	"github.com/fleetca/fleetca/testenv"
 )
 
 // TestForwarding: what is forwarded works, is recorded by where from, where to
@@ -324,6 +325,67 @@ func TestPlainHostKeys(t *testing.T) {
 		}
 		if r := p.run(p.ssh(append(way("strict"), "true")...)); r.code != 255 || !strings.Contains(r.stderr, "expected a host certificate") {
 			t.Errorf("%s: strict: %+v", name, r)
+		}
+	}
+}
+
+// TestCopyOnly: who may only copy files gets no shell by a program that calls
+// itself scp or sftp-server.
+func TestCopyOnly(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"scp", "sftp-server"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\necho here you are\nexec /bin/sh\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	role := openRole()
+	role.Permit = []access.Action{access.SCP, access.SFTP}
+	w := newWorld(t, worldConfig{roles: []access.Role{role}, host: testenv.HostConfig{
+		Top: "SetEnv PATH=" + dir + ":/usr/bin:/bin\n", SFTP: filepath.Join(dir, "sftp-server"),
+	}})
+	p := w.person(personConfig{})
+	for name, way := range p.ways() {
+		for _, args := range [][]string{append(way("web1"), "scp -f x"), append([]string{"-s"}, append(way("web1"), "sftp")...)} {
+			cmd := p.ssh(args...)
+			cmd.Stdin = strings.NewReader("echo any command: $((40+2))\n")
+			r := p.run(cmd)
+			if strings.Contains(r.stdout, "42") || strings.Contains(r.stdout, "here you are") || !strings.Contains(r.stderr, "no file copy") {
+				t.Errorf("%s: %q: got %+v", name, args[len(args)-1], r)
+			}
+		}
+	}
+	if n := len(w.events("session.reject")); n != 8 {
+		t.Errorf("%d session.reject events", n)
+	}
+}
+
+// TestShellWithoutTerminal: a shell is recorded whole, with or without a terminal.
+func TestShellWithoutTerminal(t *testing.T) {
+	w := newWorld(t, worldConfig{})
+	p := w.person(personConfig{})
+	cmd := p.ssh(append([]string{"-T"}, p.ways()["jump"]("web1")...)...)
+	cmd.Stdin = strings.NewReader("head -c 6000000 /dev/zero\necho and now the deed\n")
+	r := p.run(cmd)
+	if len(r.stdout) < 6_000_000 || w.raw(w.sessions(1)[0].ID) != r.stdout {
+		t.Errorf("%d bytes shown, %d recorded", len(r.stdout), len(w.raw(w.sessions(1)[0].ID)))
+	}
+}
+
+// TestAskedIsRecorded: what was asked for is recorded beside what ran.
+func TestAskedIsRecorded(t *testing.T) {
+	w := newWorld(t, worldConfig{})
+	p := w.person(personConfig{change: func(c *ssh.Certificate) {
+		c.CriticalOptions = map[string]string{"force-command": `sh -c "$SSH_ORIGINAL_COMMAND"`}
+	}, extra: "SetEnv LC_SECRET=hidden"})
+	r := p.run(p.ssh(append(p.ways()["jump"]("web1"), "echo the deed")...))
+	s := w.sessions(1)[0]
+	if r.stdout != "the deed\n" || !strings.Contains(s.Command, "SSH_ORIGINAL_COMMAND") {
+		t.Errorf("got %+v, %+v", r, s)
+	}
+	all := w.exported(s.ID)
+	for _, want := range []string{"echo the deed", "SSH_ORIGINAL_COMMAND", "LC_SECRET", "hidden"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("%q is not recorded: %s", want, all)
 		}
 	}
 }

@@ -110,7 +110,14 @@ func (s *session) beginRecording(ctx context.Context, p program) *refusal {
 	}
 	options := recording.Options{
 		Session: entry, Mode: string(s.decision.Recording), Input: s.decision.RecordInput,
-		SCP: p.scp, OnFile: s.file,
+		SCP: p.scp, OnFile: s.file, OnFallback: func(why string) error { return s.fallback(ctx, why) },
+		Whole: p.action == access.Shell,
+	}
+	if p.asked != "" {
+		options.Asked = []byte(p.asked)
+	}
+	for _, e := range s.env {
+		options.Env = append(options.Env, recording.EnvVar{Name: e.Name, Value: e.Value})
 	}
 	if p.command != "" {
 		options.Command = []byte(p.command)
@@ -134,6 +141,9 @@ func (s *session) beginRecording(ctx context.Context, p program) *refusal {
 	if err := l.outer.server.record(ctx, e); err != nil {
 		_ = rec.Close(context.WithoutCancel(ctx), "the audit log could not be written")
 		return unaudited(err)
+	}
+	if s.banner != "" {
+		_ = rec.Note("banner", s.banner)
 	}
 	close(s.recSet)
 	s.remove = l.outer.server.live.Add(live.Entry{Session: rec.Session(), End: func(reason string) {
@@ -169,6 +179,18 @@ func (s *session) event(name string) audit.Event {
 		Event: name, User: l.who.identity, Login: l.login, Host: l.dest.Host.Name, SID: s.id, Connection: l.outer.id,
 		LocalAddr: l.outer.conn.LocalAddr().String(), RemoteAddr: l.who.client.String(),
 	}
+}
+
+// fallback decides on a session that was taken for a file copy and is something
+// else: whoever may only copy files gets nothing else by it.
+func (s *session) fallback(ctx context.Context, why string) error {
+	s.log.Warn("not what its command said", "why", why)
+	if d := s.link.decide(access.Exec); !d.Allowed {
+		r := refusedByRule(d)
+		r.text = "what came was no file copy (" + why + "): " + r.text
+		return s.link.refuse(ctx, r)
+	}
+	return nil
 }
 
 // file audits an operation on a file.
