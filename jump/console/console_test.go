@@ -201,5 +201,6 @@ func (f *fixture) three() (alice, bob, running store.Session) {
 	running = f.add(time.Hour, store.Session{
 		Identity: "alice", Login: "root", Host: "web02", Kind: store.KindSFTP, State: store.Open,
 	}, jsonEvent(f.t, cast.File, transfer.Operation{Protocol: "sftp", Action: "write", Path: "/etc/\x1b[31mpasswd", Size: 2048, SHA256: "abc123", Result: "ok", Complete: true}))
+	f.live.Add(live.Entry{Session: running, End: func(string) {}})
 	return alice, bob, running
 }

@@ -44,6 +44,9 @@ func (c *call) find(ctx context.Context, id string) (store.Session, error) {
 	wanted := strings.ToLower(id)
 	if store.ValidID(wanted) {
 		s, err := c.Store.Session(ctx, wanted)
+		if err == nil && c.caller.mayRead(s) {
+			s, err = c.present(ctx, s)
+		}
 		if errors.Is(err, store.ErrNotFound) || err == nil && !c.caller.mayRead(s) {
 			return store.Session{}, notFoundError(id)
 		}
@@ -54,11 +57,11 @@ func (c *call) find(ctx context.Context, id string) (store.Session, error) {
 		return store.Session{}, notFoundError(id)
 	}
 	var found store.Session
-	for s, err := range c.Store.Sessions(ctx, store.Query{Since: since, Until: until}) {
+	for s, err := range c.sessions(ctx, store.Query{Since: since, Until: until}) {
 		switch {
 		case err != nil:
 			return store.Session{}, err
-		case !strings.HasPrefix(s.ID, wanted) || !c.caller.mayRead(s):
+		case !strings.HasPrefix(s.ID, wanted):
 		case found.ID != "":
 			return store.Session{}, program.WithCode(program.ExitUsage,
 				terminal.Hint(fmt.Errorf("%q is the beginning of several sessions' IDs", id), "type more of it; sessions ls --json has whole IDs"))

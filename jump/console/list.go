@@ -45,7 +45,8 @@ func rowLimit(asked *int, json bool) (int, error) {
 // Help is shown below the flags' summary.
 func (*listCmd) Help() string {
 	return `The ID's beginning is enough for other commands. EXIT tells how a session
-ended: "running" if it hasn't, "interrupted" if the jump host died under it.
+ended: "running" if it hasn't, "interrupted" if the jump host died under it or
+could not write its end.
 
 ${exit_codes}`
 }
@@ -76,12 +77,9 @@ func (cmd *listCmd) run(ctx context.Context, c *call) error {
 		out.header = nil
 	}
 	n, more := 0, false
-	for s, err := range c.Store.Sessions(ctx, q) {
+	for s, err := range c.sessions(ctx, q) {
 		if err != nil {
 			return err
-		}
-		if !c.caller.mayRead(s) {
-			continue
 		}
 		if more = limit > 0 && n == limit; more {
 			break

@@ -95,14 +95,11 @@ func (cmd *verifyCmd) all(ctx context.Context, c *call) error {
 		return err
 	}
 	counts := map[replay.Condition]int{}
-	for s, err := range c.Store.Sessions(ctx, store.Query{Since: since}) {
+	for s, err := range c.sessions(ctx, store.Query{Since: since}) {
 		if err != nil {
 			return err
 		}
-		if !c.caller.mayRead(s) {
-			continue
-		}
-		v, err := replay.Verify(ctx, c.Store, s.ID)
+		v, err := c.whole(ctx, s.ID)
 		if errors.Is(err, store.ErrNotFound) {
 			continue // removed meanwhile
 		} else if err != nil {
@@ -142,9 +139,28 @@ func (cmd *verifyCmd) tell(c *call, v replay.Verdict) error {
 	return writeJSON(c.Out, out)
 }
 
-// verify is replay.Verify, and compares with the audit log.
-func (c *call) verify(ctx context.Context, id string) (replay.Verdict, error) {
+// whole is replay.Verify, with the session as it is now.
+func (c *call) whole(ctx context.Context, id string) (replay.Verdict, error) {
 	v, err := replay.Verify(ctx, c.Store, id)
+	if err != nil || v.Session.State != store.Open {
+		return v, err
+	}
+	now, err := c.present(ctx, v.Session)
+	if err != nil {
+		return v, err
+	}
+	if now.State == store.Interrupted {
+		v.Session = now
+		if v.Condition == replay.Running {
+			v.Condition = replay.Interrupted
+		}
+	}
+	return v, nil
+}
+
+// verify is whole, and compares with the audit log.
+func (c *call) verify(ctx context.Context, id string) (replay.Verdict, error) {
+	v, err := c.whole(ctx, id)
 	if err != nil {
 		return v, err
 	}

@@ -97,6 +97,14 @@ func (r *Registry) End(id, reason string) bool {
 	return ok
 }
 
+// Running reports whether the session runs here.
+func (r *Registry) Running(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.entries[id]
+	return ok
+}
+
 // EndAll asks every running session to end.
 func (r *Registry) EndAll(reason string) {
 	for _, e := range r.all() {

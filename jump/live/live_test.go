@@ -32,9 +32,12 @@ func TestRegistry(t *testing.T) {
 	if !r.End("b", "asked to") || r.End("d", "asked to") {
 		t.Error("End doesn't tell what runs from what doesn't")
 	}
+	if !r.Running("b") || r.Running("d") {
+		t.Error("Running doesn't tell what runs from what doesn't")
+	}
 	removeB()
 	removeB()
-	if r.End("b", "again") || r.Len() != 2 {
+	if r.End("b", "again") || r.Running("b") || r.Len() != 2 {
 		t.Errorf("b is still there: %v", ids(r.List()))
 	}
 	removeA()
