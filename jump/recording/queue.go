@@ -112,7 +112,10 @@ func (r *Recording) refusal() error {
 	if r.closed {
 		return ErrClosed
 	}
-	return r.err
+	if r.err != nil {
+		return r.err
+	}
+	return r.denied
 }
 
 // append takes an event, whether there is room or not.

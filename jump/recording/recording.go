@@ -160,6 +160,7 @@ type Recording struct {
 	mu      sync.Mutex
 	closed  bool          // no call is taken any more
 	err     error         // strict: why the recording has failed
+	denied  error         // why the session may not be a command, which it is
 	pending *queue        // events that are in no block yet; nil if there are none
 	ahead   int           // what they and the blocks that are not committed cost
 	waiting int           // calls that wait for room

@@ -26,8 +26,10 @@ type streams struct {
 	// parser follows a file copy; nil for other kinds.
 	parser *parser
 	// fell says that the bytes were not what the command promised: the session
-	// is an ordinary command from then on.
-	fell atomic.Bool
+	// is an ordinary command from then on, if that is allowed.
+	fell    atomic.Bool
+	decided chan struct{} // closed once it is known whether it is
+	allowed func(why string) error
 }
 
 // parser is a transfer.SCPParser or SFTPParser.
@@ -67,6 +69,7 @@ func (s *streams) init(r *Recording, o Options) error {
 	s.stdin = stream{name: "stdin", kind: cast.Input}
 	s.stdout = stream{name: "stdout", kind: cast.Output}
 	s.stderr = stream{name: "stderr", kind: cast.Stderr}
+	s.allowed, s.decided = o.OnFallback, make(chan struct{})
 	if o.Session.Kind == store.KindTerminal {
 		s.stdout.limit, s.stderr.limit = math.MaxUint64, math.MaxUint64
 		if o.Input {
@@ -150,7 +153,7 @@ func (r *Recording) refuses() error {
 // follow lets the parser see bytes. False says that they, or others before, are
 // not of its protocol.
 func (s *stream) follow(r *Recording, p []byte) bool {
-	if r.streams.fell.Load() {
+	if r.streams.fallen() {
 		return false
 	}
 	parser := r.streams.parser
@@ -171,7 +174,7 @@ func (s *stream) follow(r *Recording, p []byte) bool {
 // looksCounted says whether the host's first bytes are of a protocol that is
 // only counted; what the client sends is what the host's bytes are.
 func (s *stream) looksCounted(r *Recording, p []byte) bool {
-	if r.streams.fell.Load() {
+	if r.streams.fallen() {
 		return false
 	}
 	if s.kind == cast.Input || s.bytes >= sniffSize {
@@ -185,20 +188,49 @@ func (s *stream) looksCounted(r *Recording, p []byte) bool {
 	return false
 }
 
-// fallBack makes the session one of a command; false if it is one already.
+// fallBack makes the session one of a command, if that is allowed; otherwise it
+// takes nothing any more. False says that this was decided already.
 func (r *Recording) fallBack(why string) bool {
-	if !r.streams.fell.CompareAndSwap(false, true) {
+	s := &r.streams
+	if !s.fell.CompareAndSwap(false, true) {
+		<-s.decided
 		return false
 	}
+	defer close(s.decided)
+	why = cut(why, maxText)
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.session.Kind = store.KindCommand
 	r.indexed = time.Time{} // the index is told with the next block
-	data, err := noteData("recorded_as_command", cut(why, maxText))
-	if err == nil { // text always is JSON
-		_, _ = r.put(cast.Note, data) // the call that follows tells of failures
+	r.remark("recorded_as_command", why)
+	r.mu.Unlock()
+	if s.allowed == nil {
+		return true
+	}
+	if err := s.allowed(why); err != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.remark("refused", cut(err.Error(), maxText))
+		r.denied = err
+		r.broadcast()
 	}
 	return true
+}
+
+// fallen says whether the session is one of a command, once it is decided what
+// follows from that.
+func (s *streams) fallen() bool {
+	if !s.fell.Load() {
+		return false
+	}
+	<-s.decided
+	return true
+}
+
+// remark notes a text. r.mu is held. The call that follows tells of failures.
+func (r *Recording) remark(kind, text string) {
+	if data, err := noteData(kind, text); err == nil { // text always is JSON
+		_, _ = r.put(cast.Note, data)
+	}
 }
 
 // remember counts bytes and holds the first of them.
@@ -211,6 +243,9 @@ func (s *stream) remember(p []byte) {
 
 // reveal records the bytes that were held.
 func (s *stream) reveal(r *Recording) error {
+	if err := r.refuses(); err != nil {
+		return err
+	}
 	kept, err := r.bytes(s.kind, s.settle())
 	s.kept += kept
 	return err
