@@ -141,14 +141,11 @@ func (h *badHost) enter(t *testing.T, a *attacker, way string) *visit {
 
 func (h *badHost) port(t *testing.T) int {
 	t.Helper()
-	for _, host := range h.w.inventory.Hosts() {
-		s, err := host.Settings()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s.Port
+	s, err := h.w.inventory.Hosts()[0].Settings()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return 0
+	return s.Port
 }
 
 // answer handles a channel's requests: yes to all, and then the program.

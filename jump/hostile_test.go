@@ -103,7 +103,7 @@ func TestNowhereElse(t *testing.T) {
 			t.Errorf("within, %q:%d: %s", to.host, to.port, got)
 		}
 	}
-	client := http.Client{Transport: &http.Transport{Dial: v.Dial, DisableKeepAlives: true}}
+	client := http.Client{Transport: &http.Transport{DialContext: v.DialContext, DisableKeepAlives: true}}
 	r, err := client.Get(web.URL)
 	if err != nil {
 		t.Fatalf("what is permitted: %v", err)
@@ -320,19 +320,18 @@ func TestNothingOfItsOwn(t *testing.T) {
 // requestSubsystem starts a subsystem with the session's streams: a session
 // that is started for something else copies them as well.
 func requestSubsystem(s *ssh.Session, name string) error {
+	if s.Stderr == nil {
+		return s.RequestSubsystem(name)
+	}
+	to := s.Stderr
+	s.Stderr = nil
 	stderr, err := s.StderrPipe()
 	if err != nil {
-		// Stderr is set: take its place.
-		to := s.Stderr
-		s.Stderr = nil
-		if stderr, err = s.StderrPipe(); err != nil {
-			return err
-		}
-		if err := s.RequestSubsystem(name); err != nil {
-			return err
-		}
-		_, _ = io.Copy(to, stderr)
-		return io.EOF
+		return err
 	}
-	return s.RequestSubsystem(name)
+	if err := s.RequestSubsystem(name); err != nil {
+		return err
+	}
+	_, _ = io.Copy(to, stderr)
+	return io.EOF
 }
