@@ -14,6 +14,7 @@ import (
 	"github.com/fleetca/fleetca/ca/trust"
 	"github.com/fleetca/fleetca/cmd/terminal"
 	"github.com/fleetca/fleetca/jump/access"
+	"github.com/fleetca/fleetca/jump/route"
 )
 
 // person is who somebody has proved to be, by the signature of the key in a
@@ -65,7 +66,7 @@ var authAlgorithms = []string{
 // config is what x/crypto needs to serve one connection.
 func (a *authenticator) config(hostKey ssh.Signer) *ssh.ServerConfig {
 	c := &ssh.ServerConfig{
-		Config:                    a.server.algorithms(),
+		Config:                    route.Algorithms(),
 		ServerVersion:             serverVersion,
 		MaxAuthTries:              maxAuthTries,
 		PublicKeyAuthAlgorithms:   authAlgorithms,

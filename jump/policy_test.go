@@ -127,6 +127,12 @@ func TestAgentOnHost(t *testing.T) {
 			}
 		}
 	}
+	w.eventually("its use is audited", func() bool { return len(w.events("port")) == 3 })
+	for _, e := range w.events("port") {
+		if e.User != "joe" || e.Action != "agent" || e.Path != "web1" || e.BytesIn == 0 || e.BytesOut == 0 {
+			t.Errorf("audit: %s", e.Line)
+		}
+	}
 }
 
 // TestConsole: the jump host's own commands, over ssh.

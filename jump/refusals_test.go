@@ -108,12 +108,12 @@ func TestDestinations(t *testing.T) {
 	for _, c := range []struct{ host, port, says string }{
 		{"web1", port, ""},
 		{"WEB1", port, ""},
-		{"web1", "22", "port 22"},
-		{"web9", "22", "web9"},
-		{"127.0.0.1", port, "address"},
-		{"::1", port, "address"},
-		{"0x7f000001", port, ""},
-		{"both", "", ""},
+		{"web1", "22", `port 22 of host "web1" is not in the inventory`},
+		{"web9", "22", `host "web9" is not in the inventory`},
+		{"127.0.0.1", port, "is an address"},
+		{"::1", port, "is an address"},
+		{"0x7f000001", port, "is an address"},
+		{"both", "", `"both" is ambiguous: it may be any of ["web1" "web2"]`},
 	} {
 		t.Run(c.host+" "+c.port, func(t *testing.T) {
 			args := []string{"-s", "jump", "proxy:" + c.host + ":" + c.port}
@@ -225,10 +225,10 @@ func TestHostsRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for host, says := range map[string]string{
 				"plain":     "ssh: handshake failed: remote host presented a public key, expected a host certificate",
-				"otherca":   "CA",
-				"wrongname": "good",
-				"expired":   "expired",
-				"down":      "down",
+				"otherca":   "its certificate is not signed by a trusted host CA but by " + ssh.FingerprintSHA256(other.PublicKey()),
+				"wrongname": `its certificate is not for "wrongname" but for "good"`,
+				"expired":   "its certificate has expired",
+				"down":      "connecting to down (" + w.fleet.Host("down").Addr() + "): ",
 			} {
 				r := p.run(p.ssh(append(way(host), "true")...))
 				if r.code != 255 || !strings.Contains(r.stderr, says) || !strings.Contains(r.stderr, "hint: ") {

@@ -2,6 +2,7 @@ package jump_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/fleetca/fleetca/jump/access"
 	"github.com/fleetca/fleetca/jump/store"
+	"github.com/fleetca/fleetca/jump/store/badgerstore"
 )
 
 // TestTerminal: a shell under a real terminal is recorded byte for byte, with its
@@ -228,6 +230,10 @@ func TestFiles(t *testing.T) {
 		{"scp -O put", "scp", "write", append([]string{"scp", "-O"}, put()...), ""},
 		{"scp -O get", "scp", "read", append([]string{"scp", "-O"}, get()...), ""},
 		{"sftp put", "sftp", "write", append(append([]string{"sftp", "-b", "-"}, options...), "web1"), "put " + local + " " + remote + "\n"},
+		{"scp by -J", "sftp", "write", []string{"scp", "-q", "-F", p.config, "-A", "-J", "jump", local, "web1:" + remote}, ""},
+		{"scp -O by -J", "scp", "write", []string{"scp", "-O", "-q", "-F", p.config, "-A", "-J", "jump", local, "web1:" + remote}, ""},
+		{"scp by login%host", "sftp", "write", []string{"scp", "-q", "-F", p.config, "-A", local, w.login + "%web1@jump:" + remote}, ""},
+		{"scp -O by login%host", "scp", "write", []string{"scp", "-O", "-q", "-F", p.config, "-A", local, w.login + "%web1@jump:" + remote}, ""},
 		{"sftp get", "sftp", "read", append(append([]string{"sftp", "-b", "-"}, options...), "web1"), "get " + remote + " " + local + ".back\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -276,8 +282,20 @@ func TestNotSCP(t *testing.T) {
 // TestManyAtOnce: 200 sessions at once, each with output of its own, each
 // recorded whole.
 func TestManyAtOnce(t *testing.T) {
-	w := newWorld(t, worldConfig{})
+	st, err := badgerstore.Open(context.Background(), badgerstore.Config{
+		Dir: filepath.Join(t.TempDir(), "store"), Reserve: 96 << 20, CloseReserve: 64 << 20, Ballast: 32 << 20,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w := newWorld(t, worldConfig{store: st})
 	p := w.person(personConfig{extra: "ControlMaster no"})
+	goOn := filepath.Join(w.dir, "go")
 	const masters, each = 25, 8
 	var work sync.WaitGroup
 	for m := range masters {
@@ -309,7 +327,7 @@ func TestManyAtOnce(t *testing.T) {
 			for i := range each {
 				inner.Go(func() {
 					word := fmt.Sprintf("session-%d-%d", m, i)
-					r := p.run(p.ssh(append(append([]string{"-S", control}, way...), fmt.Sprintf("seq 1 3000; echo %s", word))...))
+					r := p.run(p.ssh(append(append([]string{"-S", control}, way...), fmt.Sprintf("seq 1 1500; while ! test -e %s; do sleep 0.3; done; seq 1501 3000; echo %s", goOn, word))...))
 					if r.code != 0 || !strings.HasSuffix(r.stdout, "\n3000\n"+word+"\n") {
 						t.Errorf("%s: code %d, %d bytes, %s", word, r.code, len(r.stdout), r.stderr)
 					}
@@ -317,6 +335,20 @@ func TestManyAtOnce(t *testing.T) {
 			}
 			inner.Wait()
 		})
+	}
+	// All of them run at once, and the masters' own with them.
+	w.eventually("all sessions run", func() bool {
+		n := 0
+		for _, err := range st.Sessions(context.Background(), store.Query{State: store.Open}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		return n == masters*(each+1)
+	})
+	if err := os.WriteFile(goOn, nil, 0o600); err != nil {
+		t.Fatal(err)
 	}
 	work.Wait()
 	seen := map[string]bool{}

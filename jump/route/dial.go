@@ -194,6 +194,7 @@ func (a *attempt) run(parent context.Context) (*Upstream, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	conn, channels, requests, err := ssh.NewClientConn(a.wire, a.address(), &ssh.ClientConfig{
+		Config:            Algorithms(),
 		User:              a.login,
 		AuthCallback:      a.auth.next,
 		HostKeyCallback:   a.verdict.callback,
