@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -103,6 +104,9 @@ func TestFullDisk(t *testing.T) {
 	if e, ok := s.find(t, "echo before"); !ok || s.raw(t, e.ID) != "before\r\n" {
 		t.Error("what was recorded before is gone")
 	}
+	eventually(t, "no session looks as if it still ran", func() bool {
+		return !slices.ContainsFunc(s.list(t), func(e store.Session) bool { return e.State == store.Open })
+	})
 	srv.signal(syscall.SIGTERM)
 	if code := srv.ends(); code != 0 {
 		t.Errorf("exit code %d", code)
