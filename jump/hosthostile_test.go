@@ -183,7 +183,7 @@ func TestHostAsks(t *testing.T) {
 			ok, _, err := conn.SendRequest(kind, true, []byte("junk"))
 			results <- result{"request " + kind, fmt.Sprint(ok, " ", err)}
 		}
-		for range 10_000 {
+		for range 500 { // fewer than what counts as a flood
 			if _, _, err := conn.SendRequest("hostkeys-00@openssh.com", false, make([]byte, 1000)); err != nil {
 				break
 			}
