@@ -145,6 +145,9 @@ func checkUnit(t *testing.T, text string) {
 	}
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Error("CI checks units by systemd-analyze, and there is none")
+		}
 		return
 	}
 	// It wants the programs to exist.
