@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fleetca/fleetca/cmd/program"
+	"github.com/fleetca/fleetca/jump/access"
 	"github.com/fleetca/fleetca/jump/audit"
 	"github.com/fleetca/fleetca/jump/store"
 )
@@ -25,7 +26,7 @@ type auditCmd struct {
 	Until   string `placeholder:"TIME" help:"Only what happened before."`
 	Limit   *int   `placeholder:"N" help:"Only the last so many; 0 is all (default: 100, with --json all)."`
 	JSON    bool   `help:"Write the lines of the audit log as they are."`
-	Verify  bool   `help:"Instead, check that the audit log is whole and unchanged."`
+	Verify  bool   `help:"Instead, check that the audit log is whole and unchanged, and that no recording is missing which it tells was made."`
 }
 
 // maxLast is how many records are kept in memory, to show the last ones.
@@ -216,21 +217,52 @@ func (cmd *auditCmd) verify(ctx context.Context, c *call) error {
 	if err != nil {
 		return fmt.Errorf("verifying the audit log: %w", err)
 	}
+	made, err := c.seals(ctx, store.AuditQuery{})
+	if err != nil {
+		return err
+	}
+	// Who reads the log reads of everybody's sessions.
+	c.caller.Scope = access.All
+	missing, err := c.missing(ctx, made)
+	if err != nil {
+		return err
+	}
+	if err := cmd.tell(c, report, missing); err != nil {
+		return err
+	}
+	switch n := report.Count; {
+	case n > 0:
+		err = fmt.Errorf("the audit log is damaged in %s", count(n, "place"))
+	case len(missing) > 0:
+		err = damage(0, len(missing))
+	default:
+		return nil
+	}
+	return program.WithCode(program.ExitFailed, err)
+}
+
+// audited is what verifying the log finds, in JSON.
+type audited struct {
+	audit.Report
+	// Missing are recordings that the log tells were made, and not removed.
+	Missing []string `json:"missing_recordings,omitempty"`
+}
+
+func (cmd *auditCmd) tell(c *call, report audit.Report, missing []string) error {
 	if cmd.JSON {
-		if err := writeJSON(c.Out, report); err != nil {
+		return writeJSON(c.Out, audited{report, missing})
+	}
+	for _, p := range report.Problems {
+		if err := newLine(c, p.String()); err != nil {
 			return err
 		}
-	} else {
-		for _, p := range report.Problems {
-			if err := newLine(c, fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Text)); err != nil {
-				return err
-			}
+	}
+	for _, id := range missing {
+		if err := newLine(c, fmt.Sprintf("recording %s is missing: %v", id, errMissing)); err != nil {
+			return err
 		}
-		fmt.Fprintf(c.Err, "%s in %s; the last one's hash is %s\n",
-			count(int(report.Records), "record"), count(report.Files, "file"), report.LastHash)
 	}
-	if n := len(report.Problems); n > 0 {
-		return program.WithCode(program.ExitFailed, fmt.Errorf("the audit log is damaged in %s", count(n, "place")))
-	}
-	return nil
+	_, err := fmt.Fprintf(c.Err, "%s in %s; the last one's hash is %s\n",
+		count(int(report.Records), "record"), count(report.Files, "file"), report.LastHash)
+	return err
 }

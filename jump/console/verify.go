@@ -5,8 +5,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/fleetca/fleetca/cmd/program"
+	"github.com/fleetca/fleetca/jump/access"
 	"github.com/fleetca/fleetca/jump/audit"
 	"github.com/fleetca/fleetca/jump/replay"
 	"github.com/fleetca/fleetca/jump/store"
@@ -24,8 +27,9 @@ type verifyCmd struct {
 func (*verifyCmd) Help() string {
 	return `Reads every block, and compares: with the block before it, with the end, with
 the list of sessions, and with what the audit log says of the end. With --all
-only what is damaged is listed, unless --json is given. An interrupted
-recording is not damaged.
+also finds the recordings that are missing: which the audit log tells were made,
+and not that they were removed. Only what is damaged or missing is listed then,
+unless --json is given. An interrupted recording is not damaged.
 
 ${exit_codes}`
 }
@@ -74,7 +78,7 @@ func (cmd *verifyCmd) run(ctx context.Context, c *call) error {
 			return err
 		}
 	}
-	return damage(damaged)
+	return damage(damaged, 0)
 }
 
 // all verifies what the caller may read. It holds no list of it, which may be
@@ -90,7 +94,7 @@ func (cmd *verifyCmd) all(ctx context.Context, c *call) error {
 	if err := c.record(ctx, audit.Event{Event: eventVerify, Reason: "all recordings"}); err != nil {
 		return err
 	}
-	seals, err := c.seals(ctx, store.AuditQuery{Event: audit.EventSessionEnd, Since: since})
+	seals, err := c.seals(ctx, store.AuditQuery{Since: since})
 	if err != nil {
 		return err
 	}
@@ -105,7 +109,8 @@ func (cmd *verifyCmd) all(ctx context.Context, c *call) error {
 		} else if err != nil {
 			return err
 		}
-		compareSeal(&v, seals[s.ID])
+		compareSeal(&v, seals[s.ID].hash)
+		delete(seals, s.ID)
 		counts[v.Condition]++
 		if cmd.JSON || !v.Intact() {
 			if err := cmd.tell(c, v); err != nil {
@@ -113,16 +118,34 @@ func (cmd *verifyCmd) all(ctx context.Context, c *call) error {
 			}
 		}
 	}
-	fmt.Fprintf(c.Err, "%d sealed, %d interrupted, %d running, %d not recorded, %d damaged\n", counts[replay.Sealed],
-		counts[replay.Interrupted], counts[replay.Running], counts[replay.Off], counts[replay.Damaged])
-	return damage(counts[replay.Damaged])
+	missing, err := c.missing(ctx, seals)
+	if err != nil {
+		return err
+	}
+	for _, id := range missing {
+		if err := cmd.tell(c, replay.Verdict{Condition: replay.Missing, Session: store.Session{ID: id}, Problem: errMissing}); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(c.Err, "%d sealed, %d interrupted, %d running, %d not recorded, %d damaged%s\n", counts[replay.Sealed],
+		counts[replay.Interrupted], counts[replay.Running], counts[replay.Off], counts[replay.Damaged],
+		number(", %d missing", uint64(len(missing))))
+	return damage(counts[replay.Damaged], len(missing))
 }
 
-func damage(n int) error {
-	if n == 0 {
+// damage is the error of having found damaged and missing recordings, nil for
+// none.
+func damage(damaged, missing int) error {
+	switch {
+	case damaged == 0 && missing == 0:
 		return nil
+	case missing == 0:
+		return fmt.Errorf("%s damaged", count(damaged, "recording"))
+	case damaged == 0:
+		return fmt.Errorf("%s missing", count(missing, "recording"))
+	default:
+		return fmt.Errorf("%s damaged, %d missing", count(damaged, "recording"), missing)
 	}
-	return fmt.Errorf("%s damaged", count(n, "recording"))
 }
 
 func (cmd *verifyCmd) tell(c *call, v replay.Verdict) error {
@@ -164,26 +187,72 @@ func (c *call) verify(ctx context.Context, id string) (replay.Verdict, error) {
 	if err != nil {
 		return v, err
 	}
-	seals, err := c.seals(ctx, store.AuditQuery{Event: audit.EventSessionEnd, Session: id, Since: v.Session.Started})
+	seals, err := c.seals(ctx, store.AuditQuery{Session: id, Since: v.Session.Started})
 	if err != nil {
 		return v, err
 	}
-	compareSeal(&v, seals[id])
+	compareSeal(&v, seals[id].hash)
 	return v, nil
 }
 
-// seals are the hashes of last blocks that the audit log names, by session.
-func (c *call) seals(ctx context.Context, q store.AuditQuery) (map[string]string, error) {
-	seals := map[string]string{}
-	for r, err := range c.Audit.Query(ctx, q) {
-		if err != nil {
-			return nil, fmt.Errorf("reading the audit log: %w", err)
-		}
-		if r.Recording != "" {
-			seals[r.SID] = r.Recording
+// seal is what the audit log tells of a recording that was made.
+type seal struct {
+	hash string // of its last block
+	user string // whose it is, escaped
+}
+
+// seals finds the recordings that the audit log names the hash of, by session.
+// They were durable then. One whose session has only begun, by the log, may
+// have been lost in a crash.
+func (c *call) seals(ctx context.Context, q store.AuditQuery) (map[string]seal, error) {
+	seals := map[string]seal{}
+	events := []string{audit.EventSessionEnd, audit.EventPort}
+	if q.Session != "" {
+		events = []string{""} // one pass is less than two
+	}
+	for _, q.Event = range events {
+		for r, err := range c.Audit.Query(ctx, q) {
+			if err != nil {
+				return nil, fmt.Errorf("reading the audit log: %w", err)
+			}
+			if r.Recording != "" {
+				seals[r.SID] = seal{r.Recording, r.User}
+			}
 		}
 	}
 	return seals, nil
+}
+
+// errMissing says why a recording should be there.
+var errMissing = errors.New("the audit log tells that it was made, and not that it was removed")
+
+// missing lists those of the recordings that the caller may read, that the
+// store doesn't have, and whose removal the audit log doesn't tell of. It takes
+// the others out of made.
+func (c *call) missing(ctx context.Context, made map[string]seal) ([]string, error) {
+	for id, s := range made {
+		if c.caller.Scope == access.Own && s.user != audit.Escape(c.caller.Identity) {
+			delete(made, id)
+			continue
+		}
+		_, err := c.Store.Session(ctx, id)
+		if err == nil {
+			delete(made, id)
+		} else if !errors.Is(err, store.ErrNotFound) {
+			return nil, err
+		}
+	}
+	if len(made) == 0 {
+		return nil, nil
+	}
+	// Asked last: a removal is in the log before it happens.
+	for r, err := range c.Audit.Query(ctx, store.AuditQuery{Event: audit.EventRemove}) {
+		if err != nil {
+			return nil, fmt.Errorf("reading the audit log: %w", err)
+		}
+		delete(made, r.SID)
+	}
+	return slices.Sorted(maps.Keys(made)), nil
 }
 
 // errSeal says that a recording is consistent in itself, but another one than

@@ -27,6 +27,9 @@ const (
 	// Damaged: a block was altered, is missing or out of place, or the end is
 	// missing where the index says that there was one.
 	Damaged Condition = "damaged"
+	// Missing: there is none, though there is proof that it was made. Verify
+	// doesn't find this; who holds an audit log against the store does.
+	Missing Condition = "missing"
 )
 
 // Verdict is the result of Verify.
@@ -36,12 +39,12 @@ type Verdict struct {
 	// Report covers the blocks that are good: all of them, or those before the
 	// damaged one, whose number Report.Blocks then is.
 	Report cast.Report
-	// Problem says what is damaged; nil otherwise.
+	// Problem says what is damaged or missing; nil otherwise.
 	Problem error
 }
 
 // Intact tells that nothing which was recorded has been lost or altered.
-func (v Verdict) Intact() bool { return v.Condition != Damaged }
+func (v Verdict) Intact() bool { return v.Condition != Damaged && v.Condition != Missing }
 
 // String is the verdict in one line, with no text out of the recording in it.
 func (v Verdict) String() string {
@@ -49,6 +52,8 @@ func (v Verdict) String() string {
 	switch v.Condition {
 	case Damaged:
 		return fmt.Sprintf("damaged at block %d: %v", r.Blocks, v.Problem)
+	case Missing:
+		return fmt.Sprintf("missing: %v", v.Problem)
 	case Interrupted:
 		return fmt.Sprintf("interrupted: intact up to its last block, %d blocks, %d events, without an end", r.Blocks, r.Events)
 	case Running:
