@@ -184,8 +184,12 @@ type StreamSummary struct {
 	// Bytes passed, Kept of them are in the recording.
 	Bytes uint64 `json:"bytes"`
 	Kept  uint64 `json:"kept"`
-	// SHA256 of all that passed, in hexadecimal.
+	// SHA256 of all that passed, in hexadecimal; empty if nobody counted on it.
 	SHA256 string `json:"sha256,omitempty"`
+	// From is the offset at which the stream turned out to be a command's, and
+	// from which what is kept was counted anew; FromSHA256 is of all after it.
+	From       uint64 `json:"from,omitempty"`
+	FromSHA256 string `json:"from_sha256,omitempty"`
 }
 
 // GapSummary is the data of a Gap event: a time of which something is missing.

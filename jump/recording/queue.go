@@ -71,6 +71,14 @@ func (r *Recording) bytes(kind cast.Kind, p []byte) (kept uint64, err error) {
 	return kept, nil
 }
 
+// hand records what may be cut into several events, or may not.
+func (r *Recording) hand(kind cast.Kind, p []byte) (kept uint64, err error) {
+	if kind.JSON() {
+		return 0, r.event(kind, p)
+	}
+	return r.bytes(kind, p)
+}
+
 // put takes an event once there is room for it; false says that it became part
 // of a gap. r.mu is held, but not while it waits.
 func (r *Recording) put(kind cast.Kind, data []byte) (bool, error) {
@@ -135,6 +143,13 @@ func (r *Recording) append(kind cast.Kind, data []byte) {
 
 // enough is how many bytes are worth a block before the time is up.
 func (r *Recording) enough() int { return min(cast.GoodBlock, r.c.Buffer/4) }
+
+// elapsed is now for who doesn't hold r.mu.
+func (r *Recording) elapsed() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.now()
+}
 
 // wait waits for a change, without r.mu. False says that time was up first.
 func (r *Recording) wait(deadline <-chan time.Time) bool {

@@ -2,11 +2,9 @@ package recording
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
-	"hash"
 	"math"
-	"sync"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -14,11 +12,6 @@ import (
 	"github.com/fleetca/fleetca/jump/store"
 	"github.com/fleetca/fleetca/jump/transfer"
 )
-
-// headSize is how much of a stream is held while it is taken for a file copy,
-// to be recorded if it turns out to be none. What isn't one mostly shows in its
-// first bytes: a greeting, an error message.
-const headSize = 16 << 10
 
 // streams are what passes through a session, and what is kept of it.
 type streams struct {
@@ -39,27 +32,13 @@ type parser struct {
 	name                 string
 }
 
-// stream is one direction of a session's bytes.
-type stream struct {
-	name string
-	kind cast.Kind
-
-	mu    sync.Mutex
-	state state
-	limit uint64 // bytes that are kept
-	bytes uint64
-	kept  uint64
-	hash  hash.Hash // of all bytes; nil if nobody asks for it
-	head  []byte    // the first bytes, while it is not known what they are
-}
-
 // state is what a stream is taken for.
 type state int
 
 const (
 	plainly state = iota // kept up to the limit, counted, digested
 	parsed               // a file copy, which streams.parser follows
-	counted              // rsync or git, if its first bytes say so
+	counted              // rsync or git, as long as the host speaks like one
 )
 
 var errNoCommand = errors.New("a session of kind scp needs the command")
@@ -81,11 +60,15 @@ func (s *streams) init(r *Recording, o Options) error {
 		return nil // its endpoints and bytes come by Forward
 	}
 	s.stdout.limit, s.stderr.limit = r.c.MaxStream, r.c.MaxStream
+	if o.Whole {
+		s.stdout.limit, s.stderr.limit = math.MaxUint64, math.MaxUint64
+	}
 	if o.Input {
 		s.stdin.limit = r.c.MaxStream
 	}
 	for _, one := range s.all() {
-		one.hash = sha256.New()
+		one.hash, one.full = sha256.New(), one.limit
+		one.tail.size = int(min(tailSize, one.limit))
 	}
 	emit := func(op transfer.Operation) { r.file(op, o.OnFile) }
 	switch o.Session.Kind {
@@ -100,7 +83,8 @@ func (s *streams) init(r *Recording, o Options) error {
 		s.parser = &parser{p.FromClient, p.FromHost, p.Close, "sftp"}
 	default:
 		if countOnly(o.Command) {
-			s.stdin.state, s.stdout.state = counted, counted
+			s.stdin.count()
+			s.stdout.count()
 		}
 		return nil
 	}
@@ -109,39 +93,6 @@ func (s *streams) init(r *Recording, o Options) error {
 }
 
 func (s *streams) all() []*stream { return []*stream{&s.stdin, &s.stdout, &s.stderr} }
-
-// take records bytes of a stream, as what it is taken for.
-func (s *stream) take(r *Recording, p []byte) error {
-	if len(p) == 0 {
-		return nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := r.refuses(); err != nil {
-		return err
-	}
-	switch s.state {
-	case parsed:
-		if s.follow(r, p) {
-			s.remember(p)
-			// What was done to files may not have been recorded.
-			return r.refuses()
-		}
-		if err := s.reveal(r); err != nil {
-			return err
-		}
-	case counted:
-		if s.looksCounted(r, p) {
-			s.remember(p)
-			return nil
-		}
-		if err := s.reveal(r); err != nil {
-			return err
-		}
-	case plainly:
-	}
-	return s.record(r, p)
-}
 
 // refuses is why a call that records nothing by itself is refused.
 func (r *Recording) refuses() error {
@@ -177,11 +128,12 @@ func (s *stream) looksCounted(r *Recording, p []byte) bool {
 	if r.streams.fallen() {
 		return false
 	}
-	if s.kind == cast.Input || s.bytes >= sniffSize {
+	if s.kind == cast.Input || len(s.head) >= sniffSize {
 		return true
 	}
-	start := append(s.head[:len(s.head):len(s.head)], p[:min(len(p), sniffSize)]...)
+	start := append(s.head[:len(s.head):len(s.head)], p[:min(len(p), sniffSize-len(s.head))]...)
 	if sniff(start) {
+		s.head = start
 		return true
 	}
 	r.fallBack("this is neither rsync nor git")
@@ -233,61 +185,6 @@ func (r *Recording) remark(kind, text string) {
 	}
 }
 
-// remember counts bytes and holds the first of them.
-func (s *stream) remember(p []byte) {
-	s.bytes += uint64(len(p))
-	if room := headSize - len(s.head); room > 0 {
-		s.head = append(s.head, p[:min(len(p), room)]...)
-	}
-}
-
-// reveal records the bytes that were held.
-func (s *stream) reveal(r *Recording) error {
-	if err := r.refuses(); err != nil {
-		return err
-	}
-	kept, err := r.bytes(s.kind, s.settle())
-	s.kept += kept
-	return err
-}
-
-// settle makes it a plain stream and returns what is to be kept of the bytes
-// that were held. If there were more of them, their digest is lost.
-func (s *stream) settle() []byte {
-	head := s.head
-	s.state, s.head = plainly, nil
-	if s.bytes > uint64(len(head)) {
-		s.hash = nil
-	} else {
-		s.hash.Write(head)
-	}
-	return head[:min(uint64(len(head)), s.limit)]
-}
-
-// record keeps what is within the limit, and counts and digests the rest.
-func (s *stream) record(r *Recording, p []byte) error {
-	if r.mode == Off {
-		return nil
-	}
-	keep := p[:min(uint64(len(p)), s.limit-min(s.bytes, s.limit))]
-	s.bytes += uint64(len(p))
-	if s.hash != nil {
-		s.hash.Write(p)
-	}
-	kept, err := r.bytes(s.kind, keep)
-	s.kept += kept
-	return err
-}
-
-// summary is the Stream event of what passed.
-func (s *stream) summary() ([]byte, error) {
-	sum := cast.StreamSummary{Stream: s.name, Bytes: s.bytes, Kept: s.kept}
-	if s.state == plainly && s.hash != nil {
-		sum.SHA256 = hex.EncodeToString(s.hash.Sum(nil))
-	}
-	return marshal(sum)
-}
-
 // close records what is known at the end. The recording takes no other calls
 // any more; those that waited are leaving.
 func (s *streams) close(r *Recording) {
@@ -303,16 +200,21 @@ func (s *streams) close(r *Recording) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if out := &s.stdout; out.state == counted && out.bytes > 0 && out.bytes < sniffSize {
-		s.fell.Store(true)
+	at := r.now()
+	end := func(kind cast.Kind, p []byte) (uint64, error) {
+		for piece := range slices.Chunk(p, cast.MaxData) {
+			r.append(kind, piece)
+		}
+		return uint64(len(p)), nil
 	}
 	for _, one := range s.all() {
-		if one.state != plainly && s.fell.Load() {
-			head := one.settle()
-			r.append(one.kind, head)
-			one.kept += uint64(len(head))
+		if one.state == parsed && s.fell.Load() {
+			_ = one.settle(at, end) // end takes all
 		}
-		if one.hash == nil && one.bytes == one.kept {
+		_ = one.flushTail(at, end)
+	}
+	for _, one := range s.all() {
+		if one.hash == nil && one.rest == nil && one.bytes == one.kept {
 			continue // kept whole, or nothing
 		}
 		if data, err := one.summary(); err == nil { // numbers always are JSON

@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/fleetca/fleetca/jump/cast"
 	"github.com/fleetca/fleetca/jump/store"
@@ -18,8 +22,8 @@ func digest(parts ...[]byte) string {
 	return fmt.Sprintf("%x", sha256.Sum256(bytes.Join(parts, nil)))
 }
 
-// TestCommand keeps the beginning of each stream, and counts and digests all of
-// it.
+// TestCommand keeps the beginning and the end of each stream, and counts and
+// digests all of it.
 func TestCommand(t *testing.T) {
 	for _, withInput := range []bool{false, true} {
 		s := newStore(t)
@@ -38,16 +42,23 @@ func TestCommand(t *testing.T) {
 		if got := data(events, cast.Command); string(got) != "make \xff\n all" {
 			t.Errorf("command %q", got)
 		}
-		if got := data(events, cast.Output); !bytes.Equal(got, append(a, b[:300]...)) {
+		if got := data(events, cast.Output); !bytes.Equal(got, bytes.Join([][]byte{a, b[:300], b[400:], a}, nil)) {
 			t.Errorf("kept of the output: %q", got)
+		}
+		// The end is marked, and so is what is missing before it.
+		if g := gapsOf(t, events); len(g) != 1 || g[0].Bytes != 100 || g[0].Reason != "stdout is not kept whole" {
+			t.Errorf("gaps %+v", g)
+		}
+		if got := data(events, cast.Note); !bytes.Contains(got, []byte(`{"kind":"tail","value":{"bytes":1000,"offset":1100,"stream":"stdout"}}`)) {
+			t.Errorf("notes %s", got)
 		}
 		want := map[string]cast.StreamSummary{
 			"stdin":  {Stream: "stdin", Bytes: 1400, SHA256: digest(b, a)},
-			"stdout": {Stream: "stdout", Bytes: 2100, Kept: 1000, SHA256: digest(a, b, a)},
+			"stdout": {Stream: "stdout", Bytes: 2100, Kept: 2000, SHA256: digest(a, b, a)},
 			"stderr": {Stream: "stderr", Bytes: 7, Kept: 7, SHA256: digest([]byte("warning"))},
 		}
 		if withInput {
-			want["stdin"] = cast.StreamSummary{Stream: "stdin", Bytes: 1400, Kept: 1000, SHA256: digest(b, a)}
+			want["stdin"] = cast.StreamSummary{Stream: "stdin", Bytes: 1400, Kept: 1400, SHA256: digest(b, a)}
 		}
 		for name, sum := range streamsOf(t, events) {
 			if sum != want[name] {
@@ -211,30 +222,111 @@ func TestNoSCP(t *testing.T) {
 	}
 }
 
-// TestLateFallback has more bytes before the fall than are held.
+// TestLateFallback has more bytes before the fall than are held, and than are
+// kept: what follows is kept, counted and digested from there on.
 func TestLateFallback(t *testing.T) {
+	for name, size := range map[string]int{"beyond the head": 2 * headSize, "beyond the limit": 3 << 20} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t)
+			var f files
+			const limit = 1 << 20
+			r := start(t, Config{Store: s, MaxStream: limit}, scpOptions(t, "scp -f /etc/motd", &f))
+			must(t, r.Input([]byte{0}))
+			must(t, r.Output(fmt.Appendf(nil, "C0644 %d x\n", size)))
+			for left := size; left > 0; left -= headSize {
+				must(t, r.Output(bytes.Repeat([]byte("c"), headSize)))
+			}
+			must(t, r.Output([]byte{0}))
+			must(t, r.Input([]byte{0}))
+			must(t, r.Input([]byte{0}))
+			before := uint64(size) + 1 + uint64(len(fmt.Sprintf("C0644 %d x\n", size)))
+			late := []byte("then a shell\n")
+			must(t, r.Output(late))
+			more := bytes.Repeat([]byte("m"), limit)
+			must(t, r.Output(more))
+			must(t, r.Output(late))
+			mustClose(t, r)
+			events, _ := read(t, s, r.ID())
+			out := streamsOf(t, events)["stdout"]
+			rest := bytes.Join([][]byte{late, more, late}, nil)
+			if got := data(events, cast.Output); !bytes.Equal(got[headSize:], rest) {
+				t.Errorf("recorded %d bytes, after the head %.20q", len(got), got[headSize:])
+			}
+			if out.SHA256 != "" || out.From != before || out.FromSHA256 != digest(rest) ||
+				out.Kept != headSize+uint64(len(rest)) || out.Bytes != before+uint64(len(rest)) {
+				t.Errorf("stdout %+v", out)
+			}
+			if g := gapsOf(t, events); len(g) != 1 || g[0].Bytes != before-headSize {
+				t.Errorf("gaps %+v", g)
+			}
+			if len(f.ops) != 1 || f.ops[0].Size != uint64(size) {
+				t.Errorf("operations told: %+v", f.ops)
+			}
+		})
+	}
+}
+
+// TestWhole keeps all that a shell without a terminal says.
+func TestWhole(t *testing.T) {
 	s := newStore(t)
-	var f files
-	r := start(t, Config{Store: s}, scpOptions(t, "scp -f /etc/motd", &f))
-	must(t, r.Input([]byte{0}))
-	must(t, r.Output(fmt.Appendf(nil, "C0644 %d x\n", 2*headSize)))
-	must(t, r.Output(bytes.Repeat([]byte("c"), 2*headSize)))
-	must(t, r.Output([]byte{0}))
-	must(t, r.Input([]byte{0}))
-	must(t, r.Input([]byte{0}))
-	must(t, r.Output([]byte("then a shell\n")))
+	o := Options{Session: store.Session{Kind: store.KindCommand}, Whole: true}
+	r := start(t, Config{Store: s, MaxStream: 1000}, o)
+	out := bytes.Repeat([]byte("out "), 100_000)
+	must(t, r.Output(out))
+	must(t, r.Stderr(out))
+	must(t, r.Input(out))
 	mustClose(t, r)
 	events, _ := read(t, s, r.ID())
-	out := streamsOf(t, events)["stdout"]
-	const late = "then a shell\n"
-	if got := data(events, cast.Output); !bytes.HasSuffix(got, []byte(late)) || len(got) != headSize+len(late) {
-		t.Errorf("recorded %d bytes, the end %q", len(got), got[max(0, len(got)-20):])
+	if !bytes.Equal(data(events, cast.Output), out) || !bytes.Equal(data(events, cast.Stderr), out) || len(gapsOf(t, events)) != 0 {
+		t.Errorf("recorded %d and %d bytes", len(data(events, cast.Output)), len(data(events, cast.Stderr)))
 	}
-	if out.SHA256 != "" || out.Kept != headSize+uint64(len(late)) || out.Bytes <= out.Kept {
-		t.Errorf("stdout %+v", out)
+	sums := streamsOf(t, events)
+	if in := sums["stdin"]; in.Kept != 0 || in.SHA256 != digest(out) || sums["stdout"].SHA256 != digest(out) {
+		t.Errorf("streams %+v", sums)
 	}
-	if len(f.ops) != 1 || f.ops[0].Size != 2*headSize {
-		t.Errorf("operations told: %+v", f.ops)
+}
+
+// TestRefusedBytes counts only what may have passed: what was recorded, not
+// what a call returned an error for.
+func TestRefusedBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t)
+		r := start(t, Config{Store: s, Buffer: small}, command("x"))
+		must(t, r.Output([]byte("abc")))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		s.Hold()
+		refused := make(chan error)
+		go func() { refused <- r.Output(bytes.Repeat([]byte("y"), 4*small)) }()
+		synctest.Wait()
+		closed := make(chan error)
+		go func() { closed <- r.Close(t.Context(), "cut off") }()
+		if err := <-refused; !errors.Is(err, ErrClosed) {
+			t.Errorf("output: %v", err)
+		}
+		s.Release()
+		must(t, <-closed)
+		events, _ := read(t, s, r.ID())
+		got := data(events, cast.Output)
+		if out := streamsOf(t, events)["stdout"]; out.Bytes != uint64(len(got)) || out.Kept != out.Bytes || out.SHA256 != digest(got) {
+			t.Errorf("claimed %+v, recorded %d bytes", out, len(got))
+		}
+	})
+}
+
+// TestRing compares it with the end of all that was added.
+func TestRing(t *testing.T) {
+	for _, size := range []int{0, 1, 7, 64} {
+		tail, all := ring{size: size}, []byte(nil)
+		for i := range 200 {
+			p := bytes.Repeat([]byte{byte(i)}, i*i%(2*size+3))
+			tail.add(p)
+			all = append(all, p...)
+			older, newer := tail.bytes()
+			if want := all[max(0, len(all)-size):]; !bytes.Equal(slices.Concat(older, newer), want) || tail.total != uint64(len(all)) {
+				t.Fatalf("size %d after %d bytes: %v %v, want %v", size, len(all), older, newer, want)
+			}
+		}
 	}
 }
 
@@ -252,14 +344,17 @@ func TestCounted(t *testing.T) {
 		}
 		must(t, r.Input([]byte("request")))
 		must(t, r.Output(make([]byte, 100_000)))
+		must(t, r.Output([]byte("the end")))
 		must(t, r.Stderr([]byte("remote: counting")))
 		mustClose(t, r)
 		events, _ := read(t, s, r.ID())
-		if kept := len(data(events, cast.Output)) + len(data(events, cast.Input)); kept != 0 {
-			t.Errorf("%s: kept %d bytes", line, kept)
+		out := data(events, cast.Output)
+		if len(out) != 2*headSize || !bytes.HasPrefix(out, []byte(first)) || !bytes.HasSuffix(out, []byte("\x00the end")) || len(data(events, cast.Input)) != 0 {
+			t.Errorf("%s: kept %d bytes", line, len(out))
 		}
 		sums := streamsOf(t, events)
-		if sums["stdout"].Bytes != 100_000+uint64(len(first)) || sums["stdin"].Bytes != 7 || sums["stderr"].Kept != 16 {
+		if sums["stdout"].Bytes != 100_007+uint64(len(first)) ||
+			sums["stdout"].SHA256 != digest([]byte(first), make([]byte, 100_000), []byte("the end")) || sums["stdin"].SHA256 != digest([]byte("request")) || sums["stdin"].Bytes != 7 || sums["stderr"].Kept != 16 {
 			t.Errorf("%s: %+v", line, sums)
 		}
 		if r.Session().Kind != store.KindCommand {
