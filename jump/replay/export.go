@@ -10,6 +10,7 @@ import (
 	"io"
 	"unicode/utf8"
 
+	"github.com/fleetca/fleetca/cmd/terminal"
 	"github.com/fleetca/fleetca/jump/cast"
 	"github.com/fleetca/fleetca/jump/store"
 )
@@ -30,6 +31,8 @@ const (
 	// and what else happened as lines of JSON in brackets.
 	Text Format = "text"
 	// Raw is exactly what the host sent: output and standard error, in order.
+	// Where something of it isn't recorded, a line in brackets says so, which
+	// the host can imitate: only JSON and Native are proof.
 	Raw Format = "raw"
 	// JSON is one object a line for each event: at_us, kind, and one of data
 	// (base64), columns and rows, or detail.
@@ -112,6 +115,12 @@ func native(ctx context.Context, b *bufio.Writer, s store.Store, id string) erro
 type rawExport struct{ w io.Writer }
 
 func (e rawExport) event(ev cast.Event) error {
+	if ev.Kind == cast.Gap {
+		var g cast.GapSummary
+		_ = json.Unmarshal(ev.Data, &g) // what it doesn't say is empty
+		_, err := fmt.Fprintf(e.w, "\n[%d bytes are missing here: %s]\n", g.Bytes, terminal.Clean(g.Reason))
+		return err
+	}
 	if ev.Kind != cast.Output && ev.Kind != cast.Stderr {
 		return nil
 	}

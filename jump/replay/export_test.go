@@ -165,6 +165,16 @@ func TestExportJSON(t *testing.T) {
 	}
 }
 
+// Head and tail of a long stream don't look as if they were one.
+func TestExportRawMarksGaps(t *testing.T) {
+	s := newStore(t)
+	id := record(t, cast.Header{Kind: "command"}, at(1, cast.Output, "begin\xff"),
+		at(2, cast.Gap, `{"bytes":70,"reason":"stdout is not kept whole\u001b"}`), at(2, cast.Output, "end")).put(t, s)
+	if got, want := export(t, s, id, Raw), "begin\xff\n[70 bytes are missing here: stdout is not kept whole\\x1b]\nend"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // What is exported in the native form is what docs/recording-format.md says.
 func TestExportNative(t *testing.T) {
 	s := newStore(t)
