@@ -111,9 +111,11 @@ type Options struct {
 	// Command is what the client asked to run, exactly; nil for a shell.
 	Command []byte
 	// Asked is what the client asked for where Command is what a forced command
-	// runs in its place; nil if that is the same.
+	// runs in its place; nil if that is the same. Of more than 32 KiB the rest
+	// is digested.
 	Asked []byte
-	// Env is what the client set before, in that order.
+	// Env is what the client set before, in that order. Names and values are
+	// cut to 2 KiB, and altogether to what a block holds.
 	Env []EnvVar
 	// Whole keeps all of standard output and error, as for a terminal; it is
 	// meant for a shell without one.

@@ -204,6 +204,45 @@ output "\xff\x00bytes"
 	}
 }
 
+// TestCircumstances notes what a forced command hides, and the environment,
+// before anything else.
+func TestCircumstances(t *testing.T) {
+	s := newStore(t)
+	o := command("forced")
+	o.Asked = []byte("rm -rf /\xff")
+	o.Env = []EnvVar{{"LC_X", "echo hidden"}, {"LC_Y", strings.Repeat("\x01", 1<<20)}}
+	r := start(t, Config{Store: s}, o)
+	must(t, r.Output([]byte("x")))
+	mustClose(t, r)
+	events, _ := read(t, s, r.ID())
+	want := `start
+note "{\"kind\":\"asked\",\"value\":{\"command\":\"rm -rf /\\ufffd\",\"raw\":\"cm0gLXJmIC//\",\"bytes\":9}}"
+note "{\"kind\":\"env\",\"value\":{\"name\":\"LC_X\",\"value\":\"echo hidden\"}}"
+`
+	if got := lines(events); !strings.HasPrefix(got, want) {
+		t.Errorf("got\n%.600s\nwant\n%s", got, want)
+	}
+	if events[3].Kind != cast.Note || len(events[3].Data) > 7*maxText || events[4].Kind != cast.Command {
+		t.Errorf("then %v of %d bytes, %v", events[3].Kind, len(events[3].Data), events[4].Kind)
+	}
+
+	// As much as a client may send.
+	o.Command = bytes.Repeat([]byte("c"), 256<<10)
+	o.Asked = bytes.Repeat([]byte("\xff\x01"), 128<<10)
+	for range 1000 {
+		o.Env = append(o.Env, o.Env[1])
+	}
+	r = start(t, Config{Store: s}, o)
+	mustClose(t, r)
+	events, _ = read(t, s, r.ID())
+	if got := data(events, cast.Command); !bytes.Equal(got, o.Command) {
+		t.Errorf("command of %d bytes", len(got))
+	}
+	if got := data(events, cast.Note); !bytes.Contains(got, []byte(digest(o.Asked))) || !bytes.Contains(got, []byte("env_left_out")) {
+		t.Error("what was left out isn't told")
+	}
+}
+
 // TestRandomBytes records far more than the buffer holds and compares every
 // byte.
 func TestRandomBytes(t *testing.T) {

@@ -2,9 +2,11 @@ package recording
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"github.com/fleetca/fleetca/cmd/terminal"
 	"github.com/fleetca/fleetca/jump/cast"
@@ -94,10 +96,62 @@ func (r *Recording) header(o Options) error {
 		ServerID: s.ServerID, Started: s.Started, Kind: string(s.Kind), Mode: o.Mode, Term: o.Term,
 		Columns: s.Columns, Rows: s.Rows, Input: o.Input, Software: r.c.Software,
 	})
+	if err := r.circumstances(o); err != nil {
+		return err
+	}
 	if o.Command == nil {
 		return nil
 	}
 	return r.writer.encoder.Add(cast.Event{At: r.now(), Kind: cast.Command, Data: o.Command})
+}
+
+const (
+	// maxAsked is how much is kept of a command that does not run.
+	maxAsked = 32 << 10
+	// maxEnv is how much the variables may take: half of what a block holds.
+	maxEnv = cast.MaxBlock / 2
+)
+
+// asked is the value of a note: text to read, and the bytes where that isn't
+// all of them.
+type asked struct {
+	Command string `json:"command"`
+	Raw     []byte `json:"raw,omitempty"`
+	Bytes   int    `json:"bytes"`
+	SHA256  string `json:"sha256,omitempty"`
+}
+
+// circumstances notes what the command runs under: what was asked for in its
+// place, which a forced command may read, and the environment.
+func (r *Recording) circumstances(o Options) error {
+	add := func(kind string, v any) error {
+		data, err := noteData(kind, v)
+		if err != nil {
+			return err
+		}
+		return r.writer.encoder.Add(cast.Event{At: r.now(), Kind: cast.Note, Data: data})
+	}
+	if o.Asked != nil {
+		a := asked{Command: cut(string(o.Asked), maxText), Bytes: len(o.Asked)}
+		if len(a.Command) < len(o.Asked) || !utf8.ValidString(a.Command) {
+			a.Raw = o.Asked[:min(len(o.Asked), maxAsked)]
+		}
+		if len(a.Raw) < len(o.Asked) && a.Raw != nil {
+			a.SHA256 = fmt.Sprintf("%x", sha256.Sum256(o.Asked))
+		}
+		if err := add("asked", a); err != nil {
+			return err
+		}
+	}
+	for i, v := range o.Env {
+		if r.writer.encoder.Pending() > maxEnv {
+			return add("env_left_out", len(o.Env)-i)
+		}
+		if err := add("env", EnvVar{cut(v.Name, maxText), cut(v.Value, maxText)}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // now is the time since the start, which never goes back. r.mu is held, or
