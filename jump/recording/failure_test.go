@@ -44,7 +44,7 @@ func TestBackPressure(t *testing.T) {
 		if got := taken.Load(); got != want {
 			t.Errorf("taken at once: %d bytes, want %d", got, want)
 		}
-		time.Sleep(time.Hour) // nothing becomes of waiting
+		time.Sleep(silence / 2) // nothing becomes of waiting so long
 		synctest.Wait()
 		if got := taken.Load(); got != want {
 			t.Errorf("taken by a store that stands still: %d bytes, want %d", got, want)

@@ -2,6 +2,7 @@ package recording
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -16,9 +17,21 @@ const (
 	// patience is how long a best-effort recording holds up a session whose
 	// store is slow, before it goes on with a gap.
 	patience = time.Second
+	// startPatience is how long the first block of a strict recording may take,
+	// unsavedTime how old the oldest block may become that isn't saved before
+	// the session is held up, and silence how old before the recording fails.
+	startPatience = 5 * time.Second
+	unsavedTime   = 2 * time.Second
+	silence       = 30 * time.Second
+	// giveUp is how long to try and end a recording that Start gave up.
+	giveUp = time.Minute
 	// keepQueue is how large a queue is worth keeping for the next use.
 	keepQueue = 1 << 20
 )
+
+// errSilent is why a strict recording fails whose store neither takes nor
+// refuses what it was given.
+var errSilent = errors.New("the store has not saved for too long what it was given")
 
 // queue holds events that are in no block yet. Sessions share a few of them, so
 // an idle one has none.
@@ -95,6 +108,10 @@ func (r *Recording) put(kind cast.Kind, data []byte) (bool, error) {
 			r.gap.bytes += uint64(len(data))
 			return false, nil
 		}
+		if r.late() {
+			r.wait(nil)
+			continue
+		}
 		if r.ahead == 0 || r.ahead+cost <= r.c.Buffer {
 			break
 		}
@@ -113,6 +130,48 @@ func (r *Recording) put(kind cast.Kind, data []byte) (bool, error) {
 	}
 	r.append(kind, data)
 	return true, nil
+}
+
+// late says whether a strict session must wait: what was seen of it must not
+// be unsaved for long. It is told by change when that is over.
+func (r *Recording) late() bool { return r.mode == Strict && r.unsavedFor() > unsavedTime }
+
+// unsavedFor is the age of the oldest block that isn't saved.
+func (r *Recording) unsavedFor() time.Duration {
+	if len(r.unsaved) == 0 {
+		return 0
+	}
+	return time.Since(r.unsaved[0].made)
+}
+
+// watch fails a strict recording of which something is unsaved for too long,
+// also if nobody calls it. r.mu is held.
+func (r *Recording) watch() {
+	if r.mode != Strict || r.alarm != nil || r.closed || r.err != nil {
+		return
+	}
+	r.alarm = time.AfterFunc(silence-r.unsavedFor(), func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.alarm = nil
+		switch {
+		case len(r.unsaved) == 0: // the next block sets it again
+		case r.closed:
+		case r.unsavedFor() >= silence:
+			r.fail(errSilent)
+		default:
+			r.watch()
+		}
+	})
+}
+
+// ease ends watch.
+func (r *Recording) ease() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.alarm != nil {
+		r.alarm.Stop()
+	}
 }
 
 // refusal is why no event is taken.
@@ -143,6 +202,22 @@ func (r *Recording) append(kind cast.Kind, data []byte) {
 
 // enough is how many bytes are worth a block before the time is up.
 func (r *Recording) enough() int { return min(cast.GoodBlock, r.c.Buffer/4) }
+
+// admit waits until the session may go on, for calls that record nothing by
+// themselves; an error says that it may not.
+func (r *Recording) admit() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for {
+		if err := r.refusal(); err != nil {
+			return err
+		}
+		if !r.late() {
+			return nil
+		}
+		r.wait(nil)
+	}
+}
 
 // elapsed is now for who doesn't hold r.mu.
 func (r *Recording) elapsed() time.Duration {

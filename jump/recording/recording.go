@@ -45,8 +45,11 @@ func (e *Error) Unwrap() error { return e.Err }
 // failure makes an Error of what the store said.
 func failure(err error) *Error {
 	text := "recording store failed"
-	if errors.Is(err, store.ErrFull) {
+	switch {
+	case errors.Is(err, store.ErrFull):
 		text = "recording store full"
+	case errors.Is(err, errSilent):
+		text = "recording store does not answer"
 	}
 	return &Error{Text: text, Err: err}
 }
@@ -74,7 +77,10 @@ type Config struct {
 }
 
 // Recorder starts recordings. It is safe for concurrent use.
-type Recorder struct{ c Config }
+type Recorder struct {
+	c      Config
+	ending sync.WaitGroup
+}
 
 // New returns a recorder.
 func New(c Config) *Recorder {
@@ -95,6 +101,10 @@ func New(c Config) *Recorder {
 	}
 	return &Recorder{c: c}
 }
+
+// Wait waits until the recordings are ended that Start gave up, which takes a
+// minute at most, and less once the store is closed. Start isn't called any more.
+func (r *Recorder) Wait() { r.ending.Wait() }
 
 // Options describe one session.
 type Options struct {
@@ -142,8 +152,9 @@ type EnvVar struct {
 
 // Recording is one session's. Its methods are safe for concurrent use; events
 // are kept in the order of the calls. They wait while the store is too far
-// behind, and return at once, with the reason, when the recording has failed or
-// is closed.
+// behind: by bytes, and in mode strict by time, which is for ever never: then
+// the recording fails. They return at once, with the reason, when it has failed
+// or is closed.
 type Recording struct {
 	c       Config
 	mode    string
@@ -168,6 +179,7 @@ type Recording struct {
 	waiting int           // calls that wait for room
 	change  chan struct{} // closed when one of the above changed; nil if nobody waits
 	latest  time.Duration // time of the last event
+	alarm   *time.Timer   // strict: looks for what is unsaved for too long
 	unsaved []*batch      // what is not committed, in order
 	failing error         // why the store did not take something of it
 	gap     *gap          // best effort: what is not recorded just now

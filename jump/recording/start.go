@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -18,9 +19,10 @@ import (
 const maxText = 2 << 10
 
 // Start begins a recording: the index entry and the first block, with the
-// header and the command, are given to the store. In mode strict an error says
-// that the store does not take them; it is an *Error then. ctx bounds Start
-// only. Close must be called.
+// header and the command, are given to the store. In mode strict it waits until
+// they are durable; an error says that the store does not take them, or has not
+// within 5 seconds; it is an *Error then. ctx bounds Start only. Close must be
+// called.
 func (r *Recorder) Start(ctx context.Context, o Options) (*Recording, error) {
 	switch {
 	case r.c.Store == nil:
@@ -50,12 +52,24 @@ func (r *Recorder) Start(ctx context.Context, o Options) (*Recording, error) {
 		cancel()
 		return nil, fmt.Errorf("starting a recording: %w", err)
 	}
-	if err := rec.open(ctx, o); err != nil {
+	err := rec.open(ctx, o)
+	if err == nil {
+		go rec.run(background)
+		return rec, nil
+	}
+	if !rec.launched() {
+		rec.ease()
 		cancel()
 		return nil, err
 	}
-	go rec.run(background)
-	return rec, nil
+	// The store may yet take it: then it must not look like a session that runs.
+	r.ending.Go(func() {
+		go rec.run(background)
+		ctx, cancel := context.WithTimeout(background, giveUp)
+		defer cancel()
+		_ = rec.Close(ctx, err.Error()) // Start has said so
+	})
+	return nil, err
 }
 
 // open writes what comes first.
@@ -80,13 +94,38 @@ func (r *Recording) open(ctx context.Context, o Options) error {
 		defer cancel()
 	}
 	err := r.write(ctx, first, false)
-	if err == nil || r.mode != Strict {
+	if r.mode != Strict {
 		return nil
 	}
-	if ctx.Err() != nil {
+	if err == nil {
+		err = r.durable(ctx)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
 		return fmt.Errorf("starting a recording: %w", err)
 	}
 	return failure(err)
+}
+
+// durable waits for what was written first.
+func (r *Recording) durable(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startPatience, errSilent)
+	defer cancel()
+	if err := r.landed(ctx); err != nil {
+		return context.Cause(ctx)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.failing
+}
+
+// launched says whether the store may yet take what it was given.
+func (r *Recording) launched() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.unsaved, func(b *batch) bool { return b.flying })
 }
 
 func (r *Recording) header(o Options) error {
@@ -170,6 +209,7 @@ func (r *Recording) Close(ctx context.Context, reason string) error {
 	// An ended ctx ends the writer, even in the middle of a write.
 	stop := context.AfterFunc(ctx, r.cancel)
 	defer stop()
+	r.ease()
 	r.mu.Lock()
 	first := !r.closed
 	r.closed = true

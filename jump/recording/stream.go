@@ -47,7 +47,7 @@ func (s *stream) take(r *Recording, p []byte) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := r.refuses(); err != nil {
+	if err := r.admit(); err != nil {
 		return err
 	}
 	switch s.state {

@@ -37,6 +37,7 @@ type batch struct {
 	index  bool          // it carries the index entry
 	final  bool          // it ends the recording
 	flying bool          // the store has taken it but not committed it
+	made   time.Time
 }
 
 // run is the writer goroutine: it waits for events, and then for more of them,
@@ -166,13 +167,14 @@ func (r *Recording) block(cost int) (*batch, error) {
 func (r *Recording) keep(data []byte, raw, cost int) *batch {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	b := &batch{cost: cost, blocks: []store.Block{{
+	b := &batch{cost: cost, made: time.Now(), blocks: []store.Block{{
 		Session: r.session.ID, Number: r.session.Blocks, Raw: uint32(raw), Data: data, Time: r.c.Now(),
 	}}}
 	r.session.Blocks++
 	r.session.Bytes += uint64(raw)
 	r.session.StoredBytes += uint64(len(data))
 	r.unsaved = append(r.unsaved, b)
+	r.watch()
 	return b
 }
 
@@ -181,7 +183,8 @@ func (r *Recording) write(ctx context.Context, b *batch, closing bool) error {
 	r.mu.Lock()
 	out := store.Batch{
 		Blocks: b.blocks, Closing: closing,
-		Soon: closing || r.waiting > 0 || r.ahead > r.c.Buffer/2,
+		// Somebody waits for the first one.
+		Soon: closing || r.waiting > 0 || r.ahead > r.c.Buffer/2 || r.mode == Strict && r.indexed.IsZero(),
 	}
 	now := r.c.Now()
 	if b.index || !closing && now.Sub(r.indexed) >= indexEvery {
