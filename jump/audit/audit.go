@@ -14,12 +14,10 @@ package audit
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -67,15 +65,16 @@ type Log struct {
 	log      *slog.Logger
 	open     func(path string, flags int) (file, error)
 
-	lock *os.File      // the folder, locked for as long as the log is open
-	stop chan struct{} // closed by Close
-	wake chan struct{} // something is to be synced
-	want chan struct{} // and not in 100 ms but now
-	feed chan struct{} // something durable is to be given to the store
-	done sync.WaitGroup
+	lock     *os.File      // the folder, locked for as long as the log is open
+	stop     chan struct{} // closed by Close
+	requests chan *request // events, to the writing goroutine
+	wake     chan struct{} // something is to be synced
+	want     chan struct{} // and not in 100 ms but now
+	feed     chan struct{} // something durable is to be given to the store
+	done     sync.WaitGroup
 
 	mu       sync.Mutex
-	changed  *sync.Cond // durable, syncing, broken, fed or closed changed
+	changed  *sync.Cond // durable, syncing, writing, broken, fed or closed changed
 	closed   bool
 	day      string // of the current file, as in its name
 	file     file
@@ -89,6 +88,7 @@ type Log struct {
 	synced   int64
 	durable  uint64 // sequence number of the last line that is on disk
 	syncing  bool   // an fsync runs, without mu
+	writing  bool   // a line is being written, or a file made, without mu
 	failures int    // how often an fsync failed
 	broken   error  // the file may hold anything after the first synced bytes
 
@@ -117,7 +117,7 @@ func open(ctx context.Context, c Config, openFile func(string, int) (file, error
 	}
 	l := &Log{
 		dir: c.Dir, serverID: c.ServerID, store: c.Store, now: c.Now, log: c.Log, open: openFile,
-		stop: make(chan struct{}), wake: make(chan struct{}, 1),
+		stop: make(chan struct{}), requests: make(chan *request), wake: make(chan struct{}, 1),
 		want: make(chan struct{}, 1), feed: make(chan struct{}, 1),
 	}
 	if l.now == nil {
@@ -137,6 +137,7 @@ func open(ctx context.Context, c Config, openFile func(string, int) (file, error
 		return nil, errors.Join(fmt.Errorf("opening audit log %q: %w", c.Dir, err), l.release())
 	}
 	l.done.Go(l.syncLoop)
+	l.done.Go(l.writeLoop)
 	if l.store != nil {
 		l.done.Go(func() { l.feedLoop(context.WithoutCancel(ctx)) })
 	}
@@ -157,97 +158,6 @@ func (l *Log) release() error {
 	return errors.Join(err, l.lock.Close())
 }
 
-// Record writes an event. When it returns nil the event is in the file, and on
-// disk within 100 ms (Sync waits for that). When it returns an error the event
-// is not in the log, and a later Record may succeed. ctx is looked at once, at
-// the beginning: it does not interrupt a write.
-func (l *Log) Record(ctx context.Context, e Event) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := l.ready(); err != nil {
-		return fmt.Errorf("recording audit event %q: %w", e.Event, err)
-	}
-	if e.Time.IsZero() {
-		e.Time = l.now()
-	}
-	e.ServerID = l.serverID
-	line, err := encode(e, l.sequence+1, l.head)
-	if err != nil {
-		return err
-	}
-	if err := l.append(line); err != nil {
-		return fmt.Errorf("recording audit event %q: %w", e.Event, err)
-	}
-	signal(l.wake)
-	return nil
-}
-
-// ready makes sure that the file of the day is open and well, or says why not.
-// It gives up mu while the disk works.
-func (l *Log) ready() error {
-	for {
-		day := l.now().UTC().Format(time.DateOnly)
-		// The clock may have been put back over midnight: lines stay in order,
-		// so an older file is never written to again.
-		turn := l.file == nil || day > l.day
-		switch {
-		case l.closed:
-			return ErrClosed
-		case l.broken != nil, len(l.unsynced) > maxUnsynced, turn && l.durable < l.sequence:
-			if err := l.syncLocked(); err != nil {
-				return err
-			}
-		case turn:
-			return l.turn(day)
-		default:
-			return nil
-		}
-	}
-}
-
-// append writes a line to the file. Killed within the write, it leaves a torn
-// line, which Open puts aside.
-func (l *Log) append(line []byte) error {
-	whole := append(line[:len(line):len(line)], '\n')
-	if _, err := l.file.Write(whole); err != nil {
-		// A full disk takes half a line. The rest of the file is as it was,
-		// so the next line may be written as soon as there is room.
-		if undo := l.file.Truncate(l.size); undo != nil {
-			l.broken = errors.Join(err, undo)
-		}
-		return err
-	}
-	l.unsynced = append(l.unsynced, whole...)
-	l.size += int64(len(whole))
-	l.sequence++
-	l.head = sha256.Sum256(line)
-	return nil
-}
-
-// turn makes the file of a new day the current one; the old one is durable.
-// Killed within it, it leaves an empty file, which Open takes over.
-func (l *Log) turn(day string) error {
-	path := filepath.Join(l.dir, day+extension)
-	next, err := l.open(path, os.O_CREATE|os.O_EXCL)
-	if err != nil {
-		return err
-	}
-	if err := syncDir(l.dir); err != nil {
-		// Without its name on disk the file may be gone after a crash.
-		return errors.Join(err, next.Close(), os.Remove(path))
-	}
-	if l.file != nil {
-		if err := l.file.Close(); err != nil {
-			l.log.Warn("audit file did not close well", "day", l.day, "error", err)
-		}
-	}
-	l.file, l.day, l.size, l.synced = next, day, 0, 0
-	return nil
-}
-
 // Close makes everything durable and ends the log. The error says that
 // something is not.
 func (l *Log) Close() error {
@@ -258,6 +168,9 @@ func (l *Log) Close() error {
 	}
 	l.closed = true
 	l.changed.Broadcast()
+	for l.writing {
+		l.changed.Wait()
+	}
 	err := l.syncLocked()
 	l.mu.Unlock()
 	close(l.stop)

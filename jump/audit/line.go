@@ -43,7 +43,7 @@ type Record struct {
 // encode makes the line of an event, without its newline.
 func encode(e Event, sequence uint64, previous hash) ([]byte, error) {
 	if e.Event == "" {
-		return nil, errors.New("recording an audit event: Event is empty")
+		return nil, errors.New("its name is empty")
 	}
 	e.escape()
 	e.Time = e.Time.UTC().Truncate(time.Microsecond)
@@ -51,7 +51,7 @@ func encode(e Event, sequence uint64, previous hash) ([]byte, error) {
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false) // commands are full of < > &, and this is no HTML
 	if err := enc.Encode(Record{Event: e, Sequence: sequence, Previous: previous.String()}); err != nil {
-		return nil, fmt.Errorf("recording audit event %q: %w", e.Event, err)
+		return nil, err
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }

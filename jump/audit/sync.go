@@ -66,7 +66,8 @@ func (l *Log) syncLoop() {
 // syncLocked makes all lines durable, or repairs the file first if that failed
 // before. mu is held, but not while the disk works.
 func (l *Log) syncLocked() error {
-	for l.syncing {
+	// Nothing is written to a file while it is repaired.
+	for l.syncing || l.broken != nil && l.writing {
 		l.changed.Wait()
 	}
 	if l.broken == nil && l.durable == l.sequence {
@@ -99,8 +100,8 @@ func (l *Log) syncLocked() error {
 	}
 	if again {
 		l.log.Info("audit log can be written again")
+		l.broken = nil // otherwise a line may have broken it meanwhile
 	}
-	l.broken = nil
 	l.unsynced = l.unsynced[size-synced:]
 	if len(l.unsynced) == 0 {
 		l.unsynced = nil
