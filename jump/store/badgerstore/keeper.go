@@ -292,8 +292,12 @@ func (s *Store) collect() {
 
 // collectOne collects one value log. Badger copies what is still needed to the
 // current log and deletes the old one at once, durably, before the copy is:
-// unless somebody iterates. So we do, until the copy is synced.
+// unless somebody iterates. So we do, until the copy is synced. Nothing is
+// committed meanwhile, some tenths of a second: Badger reads what it has written
+// last without a lock then, and logs that it writes get their blocks after.
 func (s *Store) collectOne() error {
+	s.committing.Lock()
+	defer s.committing.Unlock()
 	txn := s.db.NewTransaction(false)
 	defer txn.Discard()
 	it := txn.NewIterator(badger.IteratorOptions{})
