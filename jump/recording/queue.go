@@ -187,6 +187,9 @@ func (r *Recording) refusal() error {
 
 // append takes an event, whether there is room or not.
 func (r *Recording) append(kind cast.Kind, data []byte) {
+	if r.over {
+		return
+	}
 	if r.pending == nil {
 		r.pending = queues.Get().(*queue)
 	}

@@ -133,8 +133,9 @@ type Options struct {
 	// SCP is the parsed command of a session of kind scp.
 	SCP *transfer.SCP
 	// OnFile is told of each operation on a file, in every mode, in the
-	// goroutine whose bytes completed it. It may block, which holds the bytes
-	// up, and must not call the recording.
+	// goroutine whose bytes completed it, and at the end in one of its own. It
+	// may block, which holds the bytes up, and must not call the recording. One
+	// that hangs is waited for only so long: it may then return after Close.
 	OnFile func(transfer.Operation)
 	// OnFallback is told, once, that a session taken for scp, sftp, rsync or
 	// git is none, and why; in every mode, in the goroutine whose bytes showed
@@ -172,6 +173,7 @@ type Recording struct {
 
 	mu      sync.Mutex
 	closed  bool          // no call is taken any more
+	over    bool          // nor anything that is known at the end
 	err     error         // strict: why the recording has failed
 	denied  error         // why the session may not be a command, which it is
 	pending *queue        // events that are in no block yet; nil if there are none

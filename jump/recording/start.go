@@ -204,7 +204,8 @@ func (r *Recording) now() time.Duration {
 // by itself. It waits until the seal is durable or ctx ends; the error says that
 // the recording has no seal, which is also so if it failed before and the store
 // still doesn't take what was recorded until then. Calls that wait for room
-// return ErrClosed.
+// return ErrClosed. For a call that hangs, in OnFile or OnFallback, it waits 5
+// seconds; then it seals without what is only known after it.
 func (r *Recording) Close(ctx context.Context, reason string) error {
 	// An ended ctx ends the writer, even in the middle of a write.
 	stop := context.AfterFunc(ctx, r.cancel)
@@ -225,13 +226,30 @@ func (r *Recording) Close(ctx context.Context, reason string) error {
 	}
 	r.mu.Unlock()
 	if first {
-		r.streams.close(r)
 		close(r.closing)
 	}
-	<-r.done
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+		if !ended(r.done, grace) {
+			return fmt.Errorf("sealing recording %s: %w", r.ID(), ctx.Err())
+		}
+	}
 	r.cancel()
 	if r.sealing != nil && ctx.Err() != nil {
 		return fmt.Errorf("sealing recording %s: %w", r.ID(), ctx.Err())
 	}
 	return r.sealing
+}
+
+// ended waits for a channel to be closed, for some time.
+func ended(c <-chan struct{}, limit time.Duration) bool {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-c:
+		return true
+	case <-timer.C:
+		return false
+	}
 }

@@ -18,6 +18,10 @@ const (
 	// indexEvery is how old the totals in the index may become while there is
 	// output.
 	indexEvery = time.Minute
+	// settling is how long the end of a recording waits for calls that hang,
+	// grace how long Close waits for the writer after its ctx has ended.
+	settling = 5 * time.Second
+	grace    = time.Second
 )
 
 // writer is what the goroutine that writes has to itself.
@@ -50,6 +54,7 @@ func (r *Recording) run(ctx context.Context) {
 		select {
 		case <-r.begun:
 		case <-r.closing:
+			r.settle(ctx)
 			r.sealing = r.seal(ctx)
 			return
 		}
@@ -64,6 +69,30 @@ func (r *Recording) run(ctx context.Context) {
 		r.flush(ctx)
 		r.report()
 	}
+}
+
+// settle has the streams tell what is known at their end. It doesn't wait for
+// ever for those who are told of it: whoever hangs then ends the goroutine.
+func (r *Recording) settle(ctx context.Context) {
+	settled := make(chan struct{})
+	go func() {
+		defer close(settled)
+		r.streams.close(r)
+	}()
+	timer := time.NewTimer(settling)
+	defer timer.Stop()
+	select {
+	case <-settled:
+		return
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if data, err := noteData("unfinished", "the last file operations could not be told in time"); err == nil && r.mode != Off {
+		r.append(cast.Note, data)
+	}
+	r.over = true
 }
 
 // patience is how long to wait for more, and what ends that wait early: a store
