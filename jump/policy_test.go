@@ -388,6 +388,11 @@ func TestAskedIsRecorded(t *testing.T) {
 	if r.stdout != "the deed\n" || !strings.Contains(s.Command, "SSH_ORIGINAL_COMMAND") {
 		t.Errorf("got %+v, %+v", r, s)
 	}
+	for _, kind := range []string{"session.start", "exec"} {
+		if e := w.events(kind); len(e) != 1 || e[0].Asked != "echo the deed" {
+			t.Errorf("%s: %+v", kind, e)
+		}
+	}
 	all := w.exported(s.ID)
 	for _, want := range []string{"echo the deed", "SSH_ORIGINAL_COMMAND", "LC_SECRET", "hidden"} {
 		if !strings.Contains(all, want) {

@@ -33,6 +33,7 @@ type session struct {
 	resized  time.Time // when a size was audited last
 	decision access.Decision
 	command  string // as asked for, or forced by the certificate
+	asked    string // where another one is forced
 	remove   func() // out of the registry of running sessions
 
 	// rec is set once, before the program is started.

@@ -94,7 +94,7 @@ func (s *session) start(ctx context.Context, r *ssh.Request) *refusal {
 			}
 		}
 	}
-	s.decision, s.command = d, p.command
+	s.decision, s.command, s.asked = d, p.command, p.asked
 	return s.beginRecording(ctx, p)
 }
 
@@ -133,7 +133,7 @@ func (s *session) beginRecording(ctx context.Context, p program) *refusal {
 	s.rec, s.begun = rec, now
 	s.active.Store(now.UnixNano())
 	e := s.event(audit.EventSessionStart)
-	e.Mode, e.Kind, e.Role, e.Command = entry.Mode, string(p.kind), entry.Role, p.command
+	e.Mode, e.Kind, e.Role, e.Command, e.Asked = entry.Mode, string(p.kind), entry.Role, p.command, p.asked
 	e.Serial, e.CA, e.Way, e.HostAddr = entry.Serial, entry.CA, l.way, entry.Address
 	if s.pty != nil {
 		e.Size = fmt.Sprintf("%d:%d", s.pty.Columns, s.pty.Rows)
@@ -231,7 +231,7 @@ func (s *session) over(ctx context.Context, err error) {
 	took := audit.Seconds(srv.now().Sub(s.begun))
 	if s.command != "" {
 		e := s.event(audit.EventExec)
-		e.Command, e.Duration = s.command, took
+		e.Command, e.Asked, e.Duration = s.command, s.asked, took
 		setExit(&e, exit)
 		_ = srv.record(ctx, e)
 	}

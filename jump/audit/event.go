@@ -79,8 +79,11 @@ type Event struct {
 	// Code is the reason for machines.
 	Code string `json:"code,omitempty"`
 
-	// Command is what the client asked to run, exactly.
+	// Command is what the client asked to run, exactly, or what the certificate
+	// forces.
 	Command string `json:"command,omitempty"`
+	// Asked is what the client asked to run where Command was forced instead.
+	Asked string `json:"asked,omitempty"`
 	// ExitCode is the exit status; nil if there was none. ExitError says why.
 	ExitCode  *int   `json:"exitCode,omitempty"`
 	ExitError string `json:"exitError,omitempty"`
