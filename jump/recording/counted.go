@@ -3,7 +3,6 @@ package recording
 import (
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -11,13 +10,23 @@ import (
 // rsync or git, as their clients send it. Of those only the number of bytes is
 // recorded, as long as the host answers in their protocol.
 //
-// A host may have another program by that name, which no jump host can see; the
-// protocol check makes it speak at least the beginning of the right language.
-func countOnly(command []byte) bool {
+// A host may have another program by that name, which no jump host can see;
+// speech makes it at least wrap what it says as the right one does.
+func countOnly(command []byte) bool { return protocolOf(command) != "" }
+
+// protocolOf is "rsync" or "git" for a command that is only counted.
+func protocolOf(command []byte) string {
 	words, ok := shellWords(string(command))
-	if !ok || len(words) < 2 {
-		return false
+	switch {
+	case !ok || len(words) < 2 || !isServer(words):
+		return ""
+	case words[0] == "rsync":
+		return "rsync"
 	}
+	return "git"
+}
+
+func isServer(words []string) bool {
 	switch words[0] {
 	case "git-upload-pack", "git-receive-pack", "git-upload-archive":
 		return len(words) == 2 && !strings.HasPrefix(words[1], "-")
@@ -129,30 +138,4 @@ func isControl(c rune) bool { return c < ' ' || c == 0x7f }
 
 func isAlphanumeric(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
-}
-
-// sniffSize is how many of the host's bytes tell the protocol.
-const sniffSize = 4
-
-// sniff says whether bytes may be the first of rsync's or git's server: the
-// version of rsync's protocol, little-endian, or the length of git's first
-// packet, in hex (gitprotocol-common, pkt-line).
-func sniff(b []byte) bool {
-	b = b[:min(len(b), sniffSize)]
-	isRsync := true
-	for i, c := range b {
-		if i == 0 && (c < 20 || c > 40) || i > 0 && c != 0 {
-			isRsync = false
-		}
-	}
-	isGit := true
-	for _, c := range b {
-		isGit = isGit && (c >= '0' && c <= '9' || c >= 'a' && c <= 'f')
-	}
-	if isGit && len(b) == sniffSize {
-		// 1 to 3 mean something between packets only; 0 is an empty list.
-		n, err := strconv.ParseUint(string(b), 16, 16)
-		isGit = err == nil && (n == 0 || n > 4 && n <= 65520)
-	}
-	return isRsync || isGit
 }

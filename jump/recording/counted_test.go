@@ -110,15 +110,3 @@ func FuzzCountOnly(f *testing.F) {
 		}
 	})
 }
-
-func TestSniff(t *testing.T) {
-	for text, want := range map[string]bool{
-		"": true, "\x1f": true, "\x1f\x00\x00\x00": true, "\x1f\x00\x00\x00more": true, "\x1f\x00\x01": false,
-		"0": true, "00e0": true, "0000": true, "0004": false, "ffff": false, "fff0": true, "cafe": true, "hello": false,
-		"$ ": false, "\n": false, "0 ": false, "\x00\x00\x00\x00": false, "00E0": false,
-	} {
-		if got := sniff([]byte(text)); got != want {
-			t.Errorf("sniff(%q) = %v", text, got)
-		}
-	}
-}

@@ -18,6 +18,8 @@ type streams struct {
 	stdin, stdout, stderr stream
 	// parser follows a file copy; nil for other kinds.
 	parser *parser
+	// speech follows rsync and git; nil for other commands. It belongs to stdout.
+	speech *speech
 	// fell says that the bytes were not what the command promised: the session
 	// is an ordinary command from then on, if that is allowed.
 	fell    atomic.Bool
@@ -82,7 +84,8 @@ func (s *streams) init(r *Recording, o Options) error {
 		p := transfer.NewSFTPParser(emit)
 		s.parser = &parser{p.FromClient, p.FromHost, p.Close, "sftp"}
 	default:
-		if countOnly(o.Command) {
+		if name := protocolOf(o.Command); name != "" {
+			s.speech = newSpeech(name)
 			s.stdin.count()
 			s.stdout.count()
 		}
@@ -122,21 +125,17 @@ func (s *stream) follow(r *Recording, p []byte) bool {
 	return false
 }
 
-// looksCounted says whether the host's first bytes are of a protocol that is
-// only counted; what the client sends is what the host's bytes are.
+// looksCounted says whether the host speaks a protocol that is only counted;
+// what the client sends is what the host's bytes are.
 func (s *stream) looksCounted(r *Recording, p []byte) bool {
 	if r.streams.fallen() {
 		return false
 	}
-	if s.kind == cast.Input || len(s.head) >= sniffSize {
+	speech := r.streams.speech
+	if s.kind == cast.Input || speech.follow(p) {
 		return true
 	}
-	start := append(s.head[:len(s.head):len(s.head)], p[:min(len(p), sniffSize-len(s.head))]...)
-	if sniff(start) {
-		s.head = start
-		return true
-	}
-	r.fallBack("this is neither rsync nor git")
+	r.fallBack("this is not " + speech.name)
 	return false
 }
 

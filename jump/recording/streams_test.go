@@ -3,6 +3,7 @@ package recording
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -332,10 +333,10 @@ func TestRing(t *testing.T) {
 
 func TestCounted(t *testing.T) {
 	for line, first := range map[string]string{
-		"git-upload-pack '/srv/x.git'":                           "00e0ref",
+		"git-upload-pack '/srv/x.git'":                           "0007ref",
 		"git-receive-pack 'x.git'":                               "0000",
-		"rsync --server --sender -vlogDtpre.iLsfxCIvu . /srv/a":  "\x1f\x00\x00\x00",
-		"rsync --server -e.LsfxCIvu --delete --timeout=30 . dir": "\x20\x00\x00\x00",
+		"rsync --server --sender -vlogDtpre.iLsfxCIvu . /srv/a":  "\x1f\x00\x00\x00\x7fseed",
+		"rsync --server -e.LsfxCIvu --delete --timeout=30 . dir": "\x20\x00\x00\x00seed",
 	} {
 		s := newStore(t)
 		r := start(t, Config{Store: s}, command(line))
@@ -343,22 +344,75 @@ func TestCounted(t *testing.T) {
 			must(t, r.Output([]byte{b}))
 		}
 		must(t, r.Input([]byte("request")))
-		must(t, r.Output(make([]byte, 100_000)))
-		must(t, r.Output([]byte("the end")))
+		content := packets(line, make([]byte, 100_000), []byte("the end"))
+		must(t, r.Output(content))
 		must(t, r.Stderr([]byte("remote: counting")))
 		mustClose(t, r)
 		events, _ := read(t, s, r.ID())
 		out := data(events, cast.Output)
-		if len(out) != 2*headSize || !bytes.HasPrefix(out, []byte(first)) || !bytes.HasSuffix(out, []byte("\x00the end")) || len(data(events, cast.Input)) != 0 {
+		if len(out) != 2*headSize || !bytes.HasPrefix(out, []byte(first)) || !bytes.HasSuffix(out, []byte("the end")) || len(data(events, cast.Input)) != 0 {
 			t.Errorf("%s: kept %d bytes", line, len(out))
 		}
 		sums := streamsOf(t, events)
-		if sums["stdout"].Bytes != 100_007+uint64(len(first)) ||
-			sums["stdout"].SHA256 != digest([]byte(first), make([]byte, 100_000), []byte("the end")) || sums["stdin"].SHA256 != digest([]byte("request")) || sums["stdin"].Bytes != 7 || sums["stderr"].Kept != 16 {
+		if sums["stdout"].Bytes != uint64(len(first)+len(content)) ||
+			sums["stdout"].SHA256 != digest([]byte(first), content) || sums["stdin"].SHA256 != digest([]byte("request")) || sums["stdin"].Bytes != 7 || sums["stderr"].Kept != 16 {
 			t.Errorf("%s: %+v", line, sums)
 		}
 		if r.Session().Kind != store.KindCommand {
 			t.Errorf("%s: kind %s", line, r.Session().Kind)
+		}
+	}
+}
+
+// packets packs what a server says as rsync or git do.
+func packets(line string, all ...[]byte) []byte {
+	var out []byte
+	for _, content := range all {
+		for p := range slices.Chunk(content, 32<<10) {
+			if strings.HasPrefix(line, "git") {
+				out = fmt.Appendf(out, "%04x%s", 4+len(p), p)
+			} else {
+				out = append(binary.LittleEndian.AppendUint32(out, rsyncBase<<24|uint32(len(p))), p...)
+			}
+		}
+	}
+	return out
+}
+
+// TestCountedLateFallback has hosts that stop speaking the protocol after long:
+// all is recorded from there on, and what came just before.
+func TestCountedLateFallback(t *testing.T) {
+	for line, first := range map[string]string{
+		"git-upload-pack 'x.git'": "0007ref", "rsync --server . x": "\x1f\x00\x00\x00seed",
+	} {
+		s := newStore(t)
+		o := command(line)
+		var why []string
+		o.OnFallback = func(s string) error { why = append(why, s); return nil }
+		r := start(t, Config{Store: s, MaxStream: 1 << 20}, o)
+		before := append([]byte(first), packets(line, make([]byte, 3<<20), []byte("just before"))...)
+		for p := range slices.Chunk(before, 10_000) {
+			must(t, r.Output(p))
+		}
+		must(t, r.Input([]byte("id\n")))
+		if len(why) != 0 {
+			t.Errorf("%s: it fell at once: %q", line, why)
+		}
+		late := bytes.Repeat([]byte("# cat /etc/shadow: secrets\n"), 10_000)
+		must(t, r.Output(late))
+		must(t, r.Input([]byte("id\n")))
+		mustClose(t, r)
+		events, _ := read(t, s, r.ID())
+		want := slices.Concat(before[:headSize], before[len(before)-headSize:], late)
+		if got := data(events, cast.Output); !bytes.Equal(got, want) || len(why) != 1 {
+			t.Errorf("%s: recorded %d bytes, want %d; fell %q", line, len(got), len(want), why)
+		}
+		sums := streamsOf(t, events)
+		if out := sums["stdout"]; out.SHA256 != digest(before, late) || out.From != uint64(len(before)) || out.FromSHA256 != digest(late) {
+			t.Errorf("%s: stdout %+v", line, out)
+		}
+		if in := sums["stdin"]; in.SHA256 != digest([]byte("id\nid\n")) || in.From != 3 {
+			t.Errorf("%s: stdin %+v", line, in)
 		}
 	}
 }
