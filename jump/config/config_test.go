@@ -223,7 +223,7 @@ dial_timeout: 10s
 login_timeout: 20s
 drain_timeout: 1h30m
 keep_alive: 1m
-store: {dir: store, reserve: 3MiB, close_reserve: 2MiB, ballast: 1MiB, retain_for: 90d, retain_size: 1TB}
+store: {dir: store, reserve: 96MiB, close_reserve: 64MiB, ballast: 8MiB, retain_for: 90d, retain_size: 1TB}
 audit_dir: audit
 max_stream: 64KiB
 accept_env: []
@@ -255,7 +255,7 @@ roles:
 		t.Errorf("who and where: %+v", c)
 	case c.DialTimeout != 10*time.Second, c.LoginTimeout != 20*time.Second, c.DrainTimeout != 90*time.Minute, c.KeepAlive != time.Minute:
 		t.Errorf("timeouts: %+v", c)
-	case c.Store != Store{f.path("store"), 3 << 20, 2 << 20, 1 << 20, 90 * 24 * time.Hour, 1e12}, c.MaxStream != 64<<10:
+	case c.Store != Store{f.path("store"), 96 << 20, 64 << 20, 8 << 20, 90 * 24 * time.Hour, 1e12}, c.MaxStream != 64<<10:
 		t.Errorf("store: %+v", c.Store)
 	case c.Limits != Limits{10, 9, 8, 7, 6}, len(c.AcceptEnv) != 0, len(c.UserCAs) != 2, !slices.Equal(c.KnownHosts, []string{f.path("known_hosts")}):
 		t.Errorf("limits and more: %+v", c)

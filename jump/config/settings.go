@@ -107,9 +107,12 @@ func (r *reading) timeouts() {
 // somebody got the unit wrong.
 const (
 	leastReserve = 1 << 20
-	mostReserve  = 1 << 50
-	leastStream  = 1 << 10
-	mostStream   = 1 << 30
+	// leastCloseReserve is what the store needs to end recordings in order, and
+	// the ballast is at least an eighth of what is set.
+	leastCloseReserve = 64 << 20
+	mostReserve       = 1 << 50
+	leastStream       = 1 << 10
+	mostStream        = 1 << 30
 )
 
 func (r *reading) storage() {
@@ -123,10 +126,13 @@ func (r *reading) storage() {
 			v.fail("it says no dir: where recordings go")
 		}
 		keys["reserve"].size(&s.Reserve, leastReserve, mostReserve)
-		keys["close_reserve"].size(&s.CloseReserve, leastReserve, mostReserve)
+		keys["close_reserve"].size(&s.CloseReserve, leastCloseReserve, mostReserve)
 		keys["ballast"].size(&s.Ballast, leastReserve, mostReserve)
 		keys["retain_for"].duration(&s.RetainFor, time.Minute, 10*365*24*time.Hour)
 		keys["retain_size"].size(&s.RetainBytes, leastReserve, mostReserve)
+		if s.Ballast < s.CloseReserve/8 {
+			v.fail("ballast (%s) must be at least an eighth of close_reserve (%s)", formatSize(s.Ballast), formatSize(s.CloseReserve))
+		}
 		if s.CloseReserve >= s.Reserve {
 			v.fail("close_reserve (%s) must be below reserve (%s): sessions are refused before running ones are closed",
 				formatSize(s.CloseReserve), formatSize(s.Reserve))
