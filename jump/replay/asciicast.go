@@ -2,6 +2,7 @@ package replay
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -23,6 +24,7 @@ type asciicastExport struct {
 	output, input joiner
 	terminal      bool
 	last          time.Duration
+	columns, rows int
 }
 
 func newAsciicast(w io.Writer, filtered bool) *asciicastExport {
@@ -36,8 +38,8 @@ func newAsciicast(w io.Writer, filtered bool) *asciicastExport {
 // asciicastHeader is the first line of an asciicast.
 type asciicastHeader struct {
 	Version   int               `json:"version"`
-	Width     uint32            `json:"width"`
-	Height    uint32            `json:"height"`
+	Width     int               `json:"width"`
+	Height    int               `json:"height"`
 	Timestamp int64             `json:"timestamp,omitempty"`
 	Title     string            `json:"title,omitempty"`
 	Env       map[string]string `json:"env,omitempty"`
@@ -45,13 +47,8 @@ type asciicastHeader struct {
 
 func (e *asciicastExport) begin(h cast.Header) error {
 	e.terminal = hadTerminal(h)
-	head := asciicastHeader{Version: 2, Width: h.Columns, Height: h.Rows, Timestamp: max(h.Started.Unix(), 0)}
-	if head.Width == 0 {
-		head.Width = 80
-	}
-	if head.Height == 0 {
-		head.Height = 24
-	}
+	head := asciicastHeader{Version: 2, Timestamp: max(h.Started.Unix(), 0)}
+	head.Width, head.Height = e.size(h.Columns, h.Rows)
 	if h.Host != "" {
 		head.Title = terminal.Clean(h.Login + "@" + h.Host)
 	}
@@ -59,6 +56,14 @@ func (e *asciicastExport) begin(h cast.Header) error {
 		head.Env = map[string]string{"TERM": terminal.Clean(h.Term)}
 	}
 	return writeLine(e.w, head)
+}
+
+// size is a terminal's size as players are told it: bounded as that of a
+// screen, since sizes come from clients and players make room for them.
+func (e *asciicastExport) size(columns, rows uint32) (width, height int) {
+	e.columns = bounded(int(columns), cmp.Or(e.columns, 80), maxColumns)
+	e.rows = bounded(int(rows), cmp.Or(e.rows, 24), maxRows)
+	return e.columns, e.rows
 }
 
 func (e *asciicastExport) event(ev cast.Event) error {
@@ -83,7 +88,8 @@ func (e *asciicastExport) event(ev cast.Event) error {
 		if err != nil {
 			return nil // as a reader passes over what it doesn't understand
 		}
-		return e.write(ev.At, "r", fmt.Sprintf("%dx%d", columns, rows))
+		width, height := e.size(columns, rows)
+		return e.write(ev.At, "r", fmt.Sprintf("%dx%d", width, height))
 	case cast.Command, cast.Signal, cast.Stream, cast.File, cast.Forward, cast.Gap, cast.Note:
 		return e.write(ev.At, "m", terminal.Clean(fmt.Sprintf("%s: %s", ev.Kind, ev.Data)))
 	default:

@@ -305,3 +305,30 @@ func FuzzJoiner(f *testing.F) {
 		}
 	})
 }
+
+// TestAsciicastSizes bounds what a client said of its terminal: a player makes
+// room for all of it.
+func TestAsciicastSizes(t *testing.T) {
+	const huge = 1<<32 - 1
+	for _, filtered := range []bool{true, false} {
+		var b bytes.Buffer
+		e := newAsciicast(&b, filtered)
+		if err := e.begin(cast.Header{Columns: huge, Rows: huge, Kind: "terminal"}); err != nil {
+			t.Fatal(err)
+		}
+		for _, size := range [][2]uint32{{huge, huge}, {100, 0}, {0, 30}, {0, 0}} {
+			if err := e.event(cast.Event{Kind: cast.Resize, Data: cast.ResizeData(size[0], size[1])}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := `{"version":2,"width":1024,"height":512}
+[0.000000,"r","1024x512"]
+[0.000000,"r","100x512"]
+[0.000000,"r","100x30"]
+[0.000000,"r","100x30"]
+`
+		if b.String() != want {
+			t.Errorf("%s\nwant %s", b.String(), want)
+		}
+	}
+}
