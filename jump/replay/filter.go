@@ -128,6 +128,8 @@ func turnsText(r rune) bool {
 	return r == 0x061c || r == 0x200e || r == 0x200f || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
 }
 
+func (*Filter) omitted(int) {}
+
 // control passes backspace, tab, the line feeds, carriage return, and shift out
 // and in, which choose a character set.
 func (f *Filter) control(c byte) {

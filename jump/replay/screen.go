@@ -7,12 +7,15 @@ import (
 )
 
 // screen draws what a host sent as a terminal would, without colours, and gives
-// out lines of text: those that scroll off the top or are cleared away, and at
-// the end those that are left. Lines that the terminal has wrapped are whole
-// again.
+// out lines of text: those that scroll off the top, those of which something is
+// about to be erased or written over, and at the end those that are left. Lines
+// that the terminal has wrapped are whole again. Nothing is shown and then hidden:
+// of a line that changes comes what is new in it before each change. What no
+// screen shows, the strings of control sequences, is counted where it came.
 //
 // Of the alternate screen, where editors and pagers draw, it gives what stood
-// there when it was left, after what was on the main screen by then.
+// there when it was cleared or left, and what scrolled off, after what was on
+// the main screen by then.
 type screen struct {
 	line func(string)
 
@@ -22,16 +25,20 @@ type screen struct {
 	// shown.
 	mainLines   []textLine
 	alternate   bool
+	scrolled    bool // something scrolled off the alternate screen
 	cursor      cursor
 	saved       cursor
 	mainCursor  cursor
 	top, bottom int // the scrolling region, both within
 	// partial is the text of lines that go on in the next one.
-	partial  strings.Builder
-	insert   bool
-	noWrap   bool
-	last     rune
-	lineFeed bool // a line feed is a new line: there was no terminal
+	partial strings.Builder
+	// stringBytes are those of strings in what partial holds; of the alternate
+	// screen, those on it.
+	stringBytes int
+	insert      bool
+	noWrap      bool
+	last        rune
+	lineFeed    bool // a line feed is a new line: there was no terminal
 }
 
 type cursor struct {
@@ -49,14 +56,21 @@ type textLine struct {
 	cells   []cell
 	wrapped bool
 	given   bool
+	// fresh says that some cells may not have been given out, or strings not.
+	fresh   bool
+	strings int // bytes of strings that came while the cursor was here
 }
 
 // cell is a character with what combines with it; 0 is the second half of a
-// wide one.
+// wide one. given says that it was given out, or is a blank that nobody wrote.
 type cell struct {
-	r    rune
-	more string
+	r     rune
+	more  string
+	given bool
 }
+
+// blank is what is put between.
+var blank = cell{r: ' ', given: true}
 
 // Bounds of a screen: sizes come from clients.
 const (
@@ -85,12 +99,15 @@ func bounded(n, usual, most int) int {
 func (s *screen) resize(columns, rows int) {
 	columns, rows = bounded(columns, s.columns, maxColumns), bounded(rows, s.rows, maxRows)
 	if over := s.cursor.y - (rows - 1); over > 0 {
-		s.give(s.lines[:over])
+		s.giveTop(over)
 		s.lines = slices.Delete(s.lines, 0, over)
 		s.cursor.y -= over
 	}
+	s.loseLines(min(rows, len(s.lines)), len(s.lines))
 	s.lines = resized(s.lines, rows)
 	if s.alternate {
+		s.hand(s.mainLines[min(rows, len(s.mainLines)):])
+		s.flushPartial()
 		s.mainLines = resized(s.mainLines, rows)
 	}
 	s.columns, s.rows = columns, rows
@@ -114,9 +131,12 @@ func resized(lines []textLine, rows int) []textLine {
 
 // give hands lines of the main screen on as text.
 func (s *screen) give(lines []textLine) {
-	if s.alternate {
-		return
+	if !s.alternate {
+		s.hand(lines)
 	}
+}
+
+func (s *screen) hand(lines []textLine) {
 	for i := range lines {
 		l := &lines[i]
 		if l.given {
@@ -124,30 +144,58 @@ func (s *screen) give(lines []textLine) {
 		}
 		l.given = true
 		l.appendTo(&s.partial)
-		if l.wrapped && s.partial.Len() < maxPartial {
-			continue
-		}
-		s.line(strings.TrimRight(s.partial.String(), " "))
-		s.partial.Reset()
+		s.goOn(l)
 	}
+}
+
+// goOn ends the line that partial holds, unless it goes on after l.
+func (s *screen) goOn(l *textLine) {
+	s.stringBytes += l.strings
+	l.strings, l.fresh = 0, false
+	if l.wrapped && s.partial.Len() < maxPartial {
+		return
+	}
+	s.line(strings.TrimRight(s.partial.String(), " "))
+	s.partial.Reset()
+	s.tellOmitted()
+}
+
+// tellOmitted tells how much of what the host sent no screen shows.
+func (s *screen) tellOmitted() {
+	if s.stringBytes > 0 {
+		s.line(fmt.Sprintf("[%d bytes of control strings left out]", s.stringBytes))
+		s.stringBytes = 0
+	}
+}
+
+// omitted counts a string where the cursor is.
+func (s *screen) omitted(n int) {
+	if s.alternate {
+		s.stringBytes += n
+		return
+	}
+	l := s.current()
+	l.strings += n
+	l.given, l.fresh = false, true
 }
 
 // maxPartial bounds how long a line may become by wrapping.
 const maxPartial = 1 << 20
 
 func (l *textLine) appendTo(b *strings.Builder) {
-	for _, c := range l.cells {
+	for i, c := range l.cells {
 		if c.r != 0 {
 			b.WriteRune(c.r)
 			b.WriteString(c.more)
 		}
+		l.cells[i].given = true
 	}
 }
 
 // giveAll hands on what stands on the screen, without the empty lines below.
 func (s *screen) giveAll() {
 	n := len(s.lines)
-	for n > 0 && len(s.lines[n-1].cells) == 0 {
+	for n > 0 && len(s.lines[n-1].cells) == 0 && s.lines[n-1].strings == 0 {
 		n--
 	}
 	s.give(s.lines[:n])
@@ -206,19 +254,28 @@ func (s *screen) put(r rune) {
 	l := s.current()
 	x := s.cursor.x
 	for len(l.cells) < x {
-		l.cells = append(l.cells, cell{r: ' '})
+		l.cells = append(l.cells, blank)
 	}
 	if s.insert {
 		s.insertCells(w)
+	}
+	seen := false // the same is there, and was given out
+	if x < len(l.cells) {
+		if was := l.cells[x]; was.r == r && was.more == "" {
+			seen = was.given
+		} else {
+			s.lose(s.cursor.y, x, x+w)
+		}
 	}
 	l.split(x)
 	l.split(x + w)
 	for len(l.cells) < x+w {
 		l.cells = append(l.cells, cell{})
 	}
-	l.cells[x] = cell{r: r}
+	l.fresh = true
+	l.cells[x] = cell{r: r, given: seen}
 	if w == 2 {
-		l.cells[x+1] = cell{}
+		l.cells[x+1] = cell{given: seen}
 	}
 	if x+w >= s.columns {
 		s.cursor.x, s.cursor.full = s.columns-1, true
@@ -249,7 +306,8 @@ func (s *screen) combine(r rune) {
 	}
 	if x >= 0 && x < len(l.cells) && len(l.cells[x].more) < maxMore {
 		l.cells[x].more += string(r)
-		l.given = false
+		l.cells[x].given = false
+		l.given, l.fresh = false, true
 	}
 }
 
@@ -258,7 +316,7 @@ func (s *screen) combine(r rune) {
 func (l *textLine) split(x int) {
 	l.given = false
 	if x > 0 && x < len(l.cells) && l.cells[x].r == 0 {
-		l.cells[x-1], l.cells[x] = cell{r: ' '}, cell{r: ' '}
+		l.cells[x-1], l.cells[x] = blank, blank
 	}
 }
 
@@ -277,7 +335,7 @@ func (s *screen) feed() {
 func (s *screen) scrollUp(n int) {
 	n = min(n, s.bottom-s.top+1)
 	if s.top == 0 {
-		s.give(s.lines[:n])
+		s.giveTop(n)
 	}
 	s.deleteLines(s.top, n)
 }
@@ -285,6 +343,7 @@ func (s *screen) scrollUp(n int) {
 // deleteLines takes n lines out at y; the region below moves up.
 func (s *screen) deleteLines(y, n int) {
 	n = min(n, s.bottom-y+1)
+	s.loseLines(y, y+n)
 	copy(s.lines[y:s.bottom+1], s.lines[y+n:s.bottom+1])
 	clear(s.lines[s.bottom+1-n : s.bottom+1])
 }
@@ -292,6 +351,7 @@ func (s *screen) deleteLines(y, n int) {
 // insertLines puts n empty lines in at y; the region below moves down.
 func (s *screen) insertLines(y, n int) {
 	n = min(n, s.bottom-y+1)
+	s.loseLines(s.bottom+1-n, s.bottom+1)
 	copy(s.lines[y+n:s.bottom+1], s.lines[y:s.bottom+1-n])
 	clear(s.lines[y : y+n])
 }
@@ -362,21 +422,40 @@ func (s *screen) leave() {
 	if !s.alternate {
 		return
 	}
+	s.giveShown("left this")
 	s.alternate = false
-	shown := s.lines
 	s.lines, s.cursor = s.mainLines, s.clamped(s.mainCursor)
 	s.mainLines = nil
+}
+
+// giveShown gives out what stands on the alternate screen.
+func (s *screen) giveShown(what string) {
+	shown := s.lines
 	for len(shown) > 0 && len(shown[len(shown)-1].cells) == 0 {
 		shown = shown[:len(shown)-1]
 	}
-	if len(shown) == 0 {
-		return
+	if len(shown) > 0 {
+		s.flushPartial()
+		s.line("[a full-screen program " + what + ":]")
+		shown[len(shown)-1].wrapped = false
+		s.hand(shown)
 	}
-	s.flushPartial()
-	s.line("[a full-screen program left this:]")
-	shown[len(shown)-1].wrapped = false
-	s.give(shown)
-	s.line("[end of the full screen]")
+	if len(shown) > 0 || s.scrolled {
+		s.flushPartial()
+		s.line("[end of the full screen]")
+	}
+	s.scrolled = false
+	s.tellOmitted()
+}
+
+// giveTop gives out the first n lines, which scroll off.
+func (s *screen) giveTop(n int) {
+	if s.alternate && !s.scrolled {
+		s.flushPartial()
+		s.line("[off the screen of a full-screen program went:]")
+		s.scrolled = true
+	}
+	s.hand(s.lines[:n])
 }
 
 func (s *screen) flushPartial() {
@@ -384,11 +463,14 @@ func (s *screen) flushPartial() {
 		s.line(s.partial.String())
 		s.partial.Reset()
 	}
+	s.tellOmitted()
 }
 
 // eraseAll clears the screen. What stood on it was seen, so it is given out.
 func (s *screen) eraseAll() {
-	if !s.alternate {
+	if s.alternate {
+		s.giveShown("cleared this away")
+	} else {
 		s.giveAll()
 	}
 	clear(s.lines)

@@ -15,7 +15,7 @@ func shown(pieces ...string) string {
 	for _, piece := range pieces {
 		p.write([]byte(piece))
 	}
-	p.flush()
+	p.end()
 	s.close()
 	return strings.Join(out, "\n")
 }
@@ -25,41 +25,41 @@ func TestScreen(t *testing.T) {
 		{"lines", "one\r\ntwo\r\n", "one\ntwo"},
 		{"line feed only", "one\ntwo", "one\n   two"},
 		{"scrolled", "1\r\n2\r\n3\r\n4\r\n5\r\n6\r\n7", "1\n2\n3\n4\n5\n6\n7"},
-		{"typing with corrections", "$ lss\b\x1b[K -l\r\n", "$ ls -l"},
-		{"backspace over", "abc\b\b\bxyz", "xyz"},
-		{"progress", "10%\r50%\r100%\r\ndone", "100%\ndone"},
+		{"typing with corrections", "$ lss\b\x1b[K -l\r\n", "$ lss\n$ ls -l"},
+		{"backspace over", "abc\b\b\bxyz", "abc\nxyz"},
+		{"progress", "10%\r50%\r100%\r\ndone", "10%\n50%\n100%\ndone"},
 		{"colours", "\x1b[31mred\x1b[m text", "red text"},
-		{"title", "\x1b]0;title\x07text", "text"},
+		{"title", "\x1b]0;title\x07text", "text\n[7 bytes of control strings left out]"},
 		{"wrapped line is one", strings.Repeat("0123456789", 5) + "\r\nnext", strings.Repeat("0123456789", 5) + "\nnext"},
 		{"full line isn't wrapped", strings.Repeat("0123456789", 2) + "\r\nnext", strings.Repeat("0123456789", 2) + "\nnext"},
-		{"no wrapping", "\x1b[?7l" + strings.Repeat("x", 25) + "y", strings.Repeat("x", 19) + "y"},
-		{"wide characters", "日本語\b\bx", "日本x"},
-		{"half of a wide character", "日本\x1b[2Gx", " x本"},
+		{"no wrapping", "\x1b[?7l" + strings.Repeat("x", 25) + "y", strings.Repeat("x", 20) + "\n" + strings.Repeat("x", 19) + "y"},
+		{"wide characters", "日本語\b\bx", "日本語\n日本x"},
+		{"half of a wide character", "日本\x1b[2Gx", "日本\n x本"},
 		{"wide character wraps", strings.Repeat("x", 19) + "日", strings.Repeat("x", 19) + "日"},
 		{"combining", "e\u0301x", "e\u0301x"},
 		{"combining at the edge", strings.Repeat("x", 19) + "e\u0301", strings.Repeat("x", 19) + "e\u0301"},
 		{"combining with nothing", "\u0301x", "x"},
 		{"cleared screen was seen", "one\r\ntwo\x1b[H\x1b[2Jthree", "one\ntwo\nthree"},
 		{"cleared from home", "one\x1b[H\x1b[Jtwo", "one\ntwo"},
-		{"cleared below", "one\r\ntwo\r\nthree\x1b[2;1H\x1b[J", "one"},
-		{"cleared above", "one\r\ntwo\x1b[2;2H\x1b[1J", "\n  o"},
-		{"erased", "abcdef\x1b[3G\x1b[2X", "ab  ef"},
-		{"erased to the left", "abcdef\x1b[3G\x1b[1K", "   def"},
-		{"erased line", "abcdef\x1b[2Kx", "      x"},
+		{"cleared below", "one\r\ntwo\r\nthree\x1b[2;1H\x1b[J", "one\ntwo\nthree"},
+		{"cleared above", "one\r\ntwo\x1b[2;2H\x1b[1J", "one\n\ntwo\n  o"},
+		{"erased", "abcdef\x1b[3G\x1b[2X", "abcdef\nab  ef"},
+		{"erased to the left", "abcdef\x1b[3G\x1b[1K", "abcdef\n   def"},
+		{"erased line", "abcdef\x1b[2Kx", "abcdef\n      x"},
 		{"inserted", "abcdef\x1b[3G\x1b[2@xy", "abxycdef"},
-		{"deleted", "abcdef\x1b[3G\x1b[2P", "abef"},
+		{"deleted", "abcdef\x1b[3G\x1b[2P", "abcdef\nabef"},
 		{"insert mode", "abc\r\x1b[4hxy\x1b[4l", "xyabc"},
 		{"inserted lines", "1\r\n2\r\n3\x1b[2;1H\x1b[Lx", "1\nx\n2\n3"},
-		{"deleted lines", "1\r\n2\r\n3\x1b[2;1H\x1b[M", "1\n3"},
-		{"scrolling region", "1\r\n2\r\n3\r\n4\x1b[2;3r\x1b[3;1H\nx", "1\n3\nx\n4"},
+		{"deleted lines", "1\r\n2\r\n3\x1b[2;1H\x1b[M", "1\n2\n3"},
+		{"scrolling region", "1\r\n2\r\n3\r\n4\x1b[2;3r\x1b[3;1H\nx", "1\n2\n3\nx\n4"},
 		{"reverse line feed", "1\r\n2\x1b[H\x1bMx", "x\n1\n2"},
 		{"scrolled up", "1\r\n2\x1b[S", "1\n2"},
 		{"scrolled down", "1\r\n2\x1b[T", "\n1\n2"},
 		{"next line", "1\x1bE2\x1bD3", "1\n2\n 3"},
 		{"repeated", "x\x1b[4by", "xxxxxy"},
-		{"tabs", "a\tb\x1b[Zc", "a       c"},
-		{"saved cursor", "ab\x1b7cd\x1b8x\x1b[scd\x1b[ux", "abxxd"},
-		{"moved", "\x1b[3;5Hx\x1b[A\x1b[2Dy\x1b[Bz\x1b[1dw\x1b[9`v", "     w  v\n   y\n    z"},
+		{"tabs", "a\tb\x1b[Zc", "a       b\na       c"},
+		{"saved cursor", "ab\x1b7cd\x1b8x\x1b[scd\x1b[ux", "abcd\nabxcd\nabxxd"},
+		{"moved", "\x1b[3;5Hx\x1b[A\x1b[2Dy\x1b[Bz\x1b[1dw\x1b[9`v", "\n   y\n    x\n     w  v\n    z"},
 		{"line drawing", "\x1b(0lqk\x1b(Bx\x1b)0\x0eq\x0fq", "┌─┐x─q"},
 		{"reset", "one\x1bctwo", "one\ntwo"},
 		{"direction of text", "a\u202eb", `a\u202eb`},
@@ -75,7 +75,7 @@ func TestScreen(t *testing.T) {
 		},
 		{"full-screen program that left nothing", "a\x1b[?47hx\x1b[2K\x1b[?47lb", "ab"},
 		{"full screen to the end", "a\x1b[?1047h\x1b[1;2Hx", "[a full-screen program left this:]\n x\n[end of the full screen]\na"},
-		{"string that never ends", "a\x1b]0;b\r\nc", "a\nc"},
+		{"string that never ends", "a\x1b]0;b\r\nc", "a\n[3 bytes of control strings left out]\nc"},
 	} {
 		if got := shown(c.in); got != c.want {
 			t.Errorf("%s: %q\nwant %q", c.name, got, c.want)
@@ -126,6 +126,7 @@ func FuzzScreen(f *testing.F) {
 	for _, seed := range []string{
 		"plain\r\n", "\x1b[2;4r\x1b[5L\x1b[3M\x1b[2S\x1b[2T", "日本\x1b[2G\x1b[P\x1b[@\x1b[X", "\x1b[?1049hx\x1b[?1049l",
 		"\x1b[4h日\x1b[4l", "\x1b[?7l日日日", "e\u0301\x1b7\x1b8\x1bM\x1bD\x1bE\x1bc", "\x1b[9999b\x1b[J\x1b[1J\x1b[2J",
+		"\x1b]0;t\x07x\r\x1b[K\x1b[?1049h\x1bPd\x1b\\a\nb\nc\nd\x1b[H\x1b[2Jx\x1b[?1049l", "日本\r日x\x1b[2K\x1b[1;1Hab\x1b[1J",
 	} {
 		f.Add([]byte(seed), uint8(10), uint8(3))
 	}
@@ -142,7 +143,7 @@ func FuzzScreen(f *testing.F) {
 			}
 			s.resize(int(rows), int(columns))
 			p.write(in)
-			p.flush()
+			p.end()
 			s.close()
 			return b.String()
 		}

@@ -144,8 +144,10 @@ func (s *screen) eraseScreen(what int) {
 			return
 		}
 		s.eraseLine(0)
+		s.loseLines(s.cursor.y+1, s.rows)
 		clear(s.lines[s.cursor.y+1:])
 	case 1:
+		s.loseLines(0, s.cursor.y)
 		clear(s.lines[:s.cursor.y])
 		s.eraseLine(1)
 	case 2:
@@ -154,28 +156,32 @@ func (s *screen) eraseScreen(what int) {
 }
 
 func (s *screen) eraseLine(what int) {
+	l := s.current()
 	switch what {
 	case 0:
-		l := s.current()
+		s.lose(s.cursor.y, s.cursor.x, len(l.cells))
 		if s.cursor.x < len(l.cells) {
 			l.split(s.cursor.x)
 			l.cells = l.cells[:s.cursor.x]
+			l.given = s.cursor.x == 0 && l.strings == 0 // nothing is left to give
 		}
 		l.wrapped = false
 	case 1:
 		s.erase(0, s.cursor.x+1)
 	case 2:
-		*s.current() = textLine{}
+		s.lose(s.cursor.y, 0, len(l.cells))
+		*l = textLine{given: len(l.cells) > 0 && l.strings == 0, strings: l.strings, fresh: l.strings > 0}
 	}
 }
 
 // erase makes blanks of the cells from one column to before another.
 func (s *screen) erase(from, to int) {
+	s.lose(s.cursor.y, from, to)
 	l := s.current()
 	l.split(from)
 	l.split(to)
 	for x := from; x < min(to, len(l.cells)); x++ {
-		l.cells[x] = cell{r: ' '}
+		l.cells[x] = blank
 	}
 }
 
@@ -185,8 +191,10 @@ func (s *screen) insertCells(n int) {
 	if x >= len(l.cells) {
 		return
 	}
+	n = min(n, s.columns-x)
+	s.lose(s.cursor.y, max(x, s.columns-n), len(l.cells))
 	l.split(x)
-	blanks := slices.Repeat([]cell{{r: ' '}}, min(n, s.columns-x))
+	blanks := slices.Repeat([]cell{blank}, n)
 	l.cells = slices.Insert(l.cells, x, blanks...)
 	l.cells = l.cells[:min(len(l.cells), s.columns)]
 }
@@ -198,6 +206,7 @@ func (s *screen) deleteCells(n int) {
 		return
 	}
 	to := min(x+n, len(l.cells))
+	s.lose(s.cursor.y, x, to)
 	l.split(x)
 	l.split(to)
 	l.cells = slices.Delete(l.cells, x, to)

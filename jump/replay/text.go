@@ -75,7 +75,7 @@ func (e *textExport) note(text string) {
 
 func (e *textExport) close() error {
 	if e.screen != nil {
-		e.parser.flush()
+		e.parser.end()
 		e.screen.close()
 	}
 	return e.err

@@ -15,6 +15,9 @@ type sink interface {
 	escape(inter, final byte)
 	// sequence is a control sequence. It is valid until the call returns.
 	sequence(s *sequence)
+	// omitted tells that a string with so many bytes, at least one, was left
+	// out.
+	omitted(n int)
 }
 
 // sequence is CSI, a private prefix (one of <=>?) or 0, parameters as they came
@@ -46,6 +49,8 @@ type parser struct {
 	// c2 says that the byte before, inside a string, was 0xC2: it begins the
 	// UTF-8 form of the string terminator.
 	c2 bool
+	// omitted counts the bytes of the string that is being left out.
+	omitted int
 }
 
 type parserState byte
@@ -90,6 +95,27 @@ func (p *parser) write(b []byte) {
 }
 
 func (p *parser) step(c byte) {
+	if p.state != inString {
+		p.take(c)
+		return
+	}
+	if p.take(c); p.state == inString {
+		p.omitted++
+	} else {
+		p.tell()
+	}
+}
+
+// tell tells of the string that was left out.
+func (p *parser) tell() {
+	if p.omitted > 0 {
+		p.sink.omitted(p.omitted)
+		p.omitted = 0
+	}
+}
+
+// take takes a byte of any kind.
+func (p *parser) take(c byte) {
 	if c >= 0x80 && p.state != inString {
 		p.abort()
 		p.high(c)
@@ -232,4 +258,10 @@ func (p *parser) flush() {
 		p.have = 0
 		p.sink.print(utf8.RuneError)
 	}
+}
+
+// end tells of all that was never finished.
+func (p *parser) end() {
+	p.flush()
+	p.tell()
 }
