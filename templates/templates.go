@@ -28,7 +28,7 @@ var files embed.FS
 var parsed = sync.OnceValues(func() (*template.Template, error) {
 	return template.New("").
 		Option("missingkey=error").
-		Funcs(template.FuncMap{"quote": Quote, "quoteLines": quoteLines, "quoteText": quoteText, "argument": Argument, "line": line}).
+		Funcs(template.FuncMap{"quote": Quote, "quoteLines": quoteLines, "quoteText": quoteText, "argument": Argument, "line": line, "join": joined}).
 		ParseFS(files, "*.tmpl")
 })
 

@@ -23,7 +23,9 @@ type cli struct {
 	Inventory inventoryCmd `cmd:"" help:"Show what an inventory says."`
 	Provision provisionCmd `cmd:"" help:"Make every selected sshd trust the user CA and show certificates of the host CA."`
 
-	Jump jumpCmd `cmd:"" help:"Set up a jump host that records."`
+	Jump          jumpCmd          `cmd:"" help:"Set up a jump host that records."`
+	SSHConfig     sshConfigCmd     `cmd:"" name:"ssh-config" help:"Set up people's ssh to go through a jump host."`
+	AnsibleConfig ansibleConfigCmd `cmd:"" help:"Set up Ansible to go through a jump host."`
 
 	Completion program.Completion `cmd:"" help:"Print the completion script for a shell."`
 	Complete   program.Complete   `cmd:"" hidden:""`
