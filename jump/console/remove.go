@@ -51,8 +51,12 @@ type removeCmd struct {
 
 // Help is shown below the flags' summary.
 func (*removeCmd) Help() string {
-	return `Nothing is asked, and nothing brings them back. If one of the IDs can't be
-removed, none is. The audit log keeps who removed what.
+	return `Nothing is asked, and nothing brings them back. If one of the IDs is unknown, or
+its session runs, none is removed; should the store or the audit log fail in the
+middle, the error says how many are gone. The audit log keeps who removed what.
+
+Over SSH you need remove_recordings: true in a role of yours, and you can remove
+only what you may read.
 
 ${exit_codes}`
 }
@@ -78,11 +82,12 @@ func (cmd *removeCmd) run(ctx context.Context, c *call) error {
 	}
 	removed := 0
 	for chunk := range slices.Chunk(sessions, removeAtOnce) {
-		if err := c.record(ctx, audit.Event{Event: audit.EventRemove}, chunk...); err != nil {
-			return err
+		err := c.record(ctx, audit.Event{Event: audit.EventRemove}, chunk...)
+		if err == nil {
+			err = c.remove(ctx, chunk)
 		}
-		if err := c.remove(ctx, chunk); err != nil {
-			return fmt.Errorf("after %d of %d recordings: %w", removed, len(sessions), err)
+		if err != nil {
+			return fmt.Errorf("removed %d of %d recordings: %w", removed, len(sessions), err)
 		}
 		removed += len(chunk)
 	}
@@ -117,6 +122,9 @@ type endCmd struct {
 func (*endCmd) Help() string {
 	return `The person is told that and by whom the session was ended. Its recording is
 closed in order and stays.
+
+Over SSH you need remove_recordings: true in a role of yours, and you can end
+only sessions whose recordings you may read.
 
 ${exit_codes}`
 }
