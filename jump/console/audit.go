@@ -10,6 +10,7 @@ import (
 	"github.com/fleetca/fleetca/cmd/program"
 	"github.com/fleetca/fleetca/jump/access"
 	"github.com/fleetca/fleetca/jump/audit"
+	"github.com/fleetca/fleetca/jump/recording"
 	"github.com/fleetca/fleetca/jump/store"
 )
 
@@ -183,6 +184,9 @@ func describe(e audit.Event) string {
 			add(format, value)
 		}
 	}
+	if e.Mode != recording.Strict {
+		text("recording %s", e.Mode) // first: of this session there may be none
+	}
 	text("%s", e.Action)
 	text("%s", joined(" -> ", e.Path, e.Target))
 	if e.Len != nil {
@@ -191,6 +195,7 @@ func describe(e audit.Event) string {
 	text("sha256 %s", e.SHA256)
 	text("%s", e.Result)
 	text("%q", e.Command)
+	text("asked for %q", e.Asked)
 	if e.ExitCode != nil {
 		add("exit %d", *e.ExitCode)
 	}

@@ -168,11 +168,16 @@ func TestShow(t *testing.T) {
 		cast.Event{Kind: cast.Signal, Data: []byte("INT")},
 		cast.Event{Kind: cast.Resize, Data: cast.ResizeData(80, 25)},
 		cast.Event{Kind: cast.File, Data: []byte("not JSON")},
+		jsonEvent(t, cast.Note, map[string]any{"kind": "asked", "value": map[string]any{"command": "rm \ufffd", "raw": []byte("rm \xff"), "bytes": 4000}}),
+		jsonEvent(t, cast.Note, map[string]any{"kind": "env", "value": recording.EnvVar{Name: "LANG", Value: "C\x1b[2J"}}),
+		jsonEvent(t, cast.Note, map[string]any{"kind": "env_left_out", "value": 3}),
+		jsonEvent(t, cast.Note, map[string]any{"kind": "env", "value": 3}),
 		jsonEvent(t, cast.Note, map[string]string{"k": "v\u202e"}))
 	out = f.must(auditor, "sessions show "+full.ID)
 	for _, want := range []string{
 		`command      top\x1b[2J`, "certificate  serial 7 of SHA256:ca", "from         192.0.2.1:4, by login", "stdin        4.0 KiB, 0 B of it recorded, sha256 d00d",
 		`missing      10 B from 1s to 3s: disk\x07`, "signals      INT", "resizes      1", `note         {"k":"v\u202e"}`,
+		`asked        rm \xff … (3.9 KiB in all)`, `env          LANG=C\x1b[2J`, "env          and 3 more that were not recorded", `note         {"kind":"env","value":3}`,
 		"local       a:1   b:2  1.0 KiB  0 B  1.5s",
 	} {
 		if !strings.Contains(out, want) {
@@ -336,8 +341,15 @@ func TestAudit(t *testing.T) {
 	failed, n := false, uint64(1<<20)
 	f.record(audit.Event{Event: audit.EventAuth, User: "mallory\x1b[0m", Success: &failed, Error: "revoked", RemoteAddr: "203.0.113.1:1"})
 	f.record(audit.Event{Event: audit.EventSFTP, User: "alice", Host: "web01", Login: "root", Action: "write", Path: "/etc/passwd", Len: &n, SHA256: strings.Repeat("cd", 32), Result: "ok"})
+	f.record(audit.Event{Event: audit.EventSessionStart, User: "alice", Mode: recording.Off, Command: "id", Asked: "ls"})
+	f.record(audit.Event{Event: audit.EventSessionEnd, User: "alice", Mode: recording.BestEffort, Reason: "over"})
+	f.record(audit.Event{Event: audit.EventSessionEnd, User: "alice", Mode: recording.Strict, Reason: "whole"})
 	out := f.must(auditor, "audit")
+	if strings.Contains(out, "strict") {
+		t.Errorf("audit tells what is as usual:\n%s", out)
+	}
 	for _, want := range []string{
+		`recording off, "id", asked for "ls"`, "recording best_effort, over", "  whole\n",
 		"TIME (UTC)", "failed, revoked, from 203.0.113.1:1",
 		"write, /etc/passwd, 1.0 MiB, sha256 " + strings.Repeat("cd", 32) + ", ok",
 	} {
@@ -349,7 +361,7 @@ func TestAudit(t *testing.T) {
 		t.Errorf("audit:\n%s", out)
 	}
 	for filter, want := range map[string]int{
-		"--file '*/passwd'": 1, "--file passwd": 0, "--sha256 " + strings.Repeat("CD", 32): 1, "--host 'WEB*'": 1, "--user alice": 1,
+		"--file '*/passwd'": 1, "--file passwd": 0, "--sha256 " + strings.Repeat("CD", 32): 1, "--host 'WEB*'": 1, "--user alice": 4,
 		"--event 'sf*'": 1, "--login root": 1, "--since 2026-11-20 --event auth": 1, "--until 2026-11-21 --event auth": 0,
 	} {
 		out := f.must(auditor, "audit --json "+filter)
@@ -385,7 +397,7 @@ func TestHelp(t *testing.T) {
 	for line, want := range map[string]string{
 		"help": "Usage: ssh jump <command>", "--help": "sessions rm", "help sessions ls": "--since=TIME",
 		"play --help": "Ctrl-C    quit", "sessions export --help": "ssh jump sessions export ID > session.cast",
-		"audit --help": "ssh jump audit --event auth",
+		"audit --help": "ssh jump audit --event auth", "sessions end --help": "need remove_recordings: true", "sessions rm --help": "none is removed; should",
 	} {
 		out, errs, code := f.run(Caller{}, line)
 		if code != 0 || errs != "" || !strings.Contains(out, want) || !strings.Contains(out, "Exit codes: 0 all good") {

@@ -175,6 +175,7 @@ func (c *call) show(d *details) error {
 		row("terminal", fmt.Sprintf("%s %dx%d", d.Term, s.Columns, s.Rows))
 	}
 	row("command", commandOf(d))
+	c.showNotes(d, row)
 	row("started", c.stamp(s.Started))
 	row("ended", c.stamp(s.Ended))
 	row("lasted", duration(c.lasted(s)))
@@ -192,9 +193,6 @@ func (c *call) show(d *details) error {
 		row("missing", fmt.Sprintf("%s from %s to %s: %s", size(g.Bytes), micros(g.From), micros(g.To), g.Reason))
 	}
 	row("verified", d.Verdict)
-	for _, n := range d.Notes {
-		row("note", string(n))
-	}
 	if failed != nil {
 		return failed
 	}
@@ -202,6 +200,49 @@ func (c *call) show(d *details) error {
 		return err
 	}
 	return c.showLists(d)
+}
+
+// showNotes writes what the session ran under, as far as it was noted.
+func (c *call) showNotes(d *details, row func(name, value string)) {
+	for _, data := range d.Notes {
+		var n struct {
+			Kind  string          `json:"kind"`
+			Value json.RawMessage `json:"value"`
+		}
+		_ = json.Unmarshal(data, &n) // what isn't a note is shown as it is
+		switch n.Kind {
+		case "asked":
+			var asked struct {
+				Command string `json:"command"`
+				Raw     []byte `json:"raw"`
+				Bytes   int    `json:"bytes"`
+			}
+			if json.Unmarshal(n.Value, &asked) == nil {
+				text := asked.Command
+				if len(asked.Raw) > 0 {
+					text = string(asked.Raw)
+				}
+				if len(text) < asked.Bytes {
+					text += fmt.Sprintf(" … (%s in all)", size(uint64(asked.Bytes)))
+				}
+				row("asked", text)
+				continue
+			}
+		case "env":
+			var v recording.EnvVar
+			if json.Unmarshal(n.Value, &v) == nil {
+				row("env", v.Name+"="+v.Value)
+				continue
+			}
+		case "env_left_out":
+			var more uint64
+			if json.Unmarshal(n.Value, &more) == nil {
+				row("env", fmt.Sprintf("and %d more that were not recorded", more))
+				continue
+			}
+		}
+		row("note", string(data))
+	}
 }
 
 // showLists writes what comes in rows of its own.
