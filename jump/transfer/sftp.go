@@ -78,6 +78,7 @@ type SFTPParser struct {
 
 	requests  map[uint32]*request // the oldest of each id, see request.next
 	sequence  uint64              // of requests
+	lastCut   uint64              // of the one after the last that set a length
 	opening   int                 // requests that will give a handle
 	files     map[string]*file    // by handle, those that the client hasn't closed
 	early     []*file             // used before their handle was given

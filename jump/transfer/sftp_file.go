@@ -98,6 +98,9 @@ func (p *SFTPParser) open(handle string, r *request) error {
 	f.written.write = true
 	f.fresh = f.fresh || f.flags&openTruncate != 0 || f.flags&openCreate != 0 && f.flags&openExclusive != 0
 	f.cost = fileCost + len(handle) + len(f.path)
+	if p.lastCut > r.sequence {
+		f.written.lose(&p.holding) // see cut
+	}
 	if size, ok := p.sizes.get(f.path); ok && !f.sized {
 		f.size, f.sized = size, true
 	}

@@ -117,6 +117,9 @@ func (p *SFTPParser) useHandle(r *request, body reader) error {
 	case fxpClose:
 		p.forget(handle, r.file)
 	case fxpFsetstat:
+		if a.has(attrSize) {
+			p.cut(r.file)
+		}
 		if r.file == nil {
 			return nil
 		}
@@ -169,8 +172,17 @@ func (p *SFTPParser) setstat(op *Operation, body *reader, err *error) {
 	if !a.has(attrSize) {
 		return
 	}
+	p.cut(nil)
+}
+
+// cut is told that the length of some file is set: by its path, or by the handle
+// of the one given. Another path may lead to the same file, through a link or
+// dots, so what is known of all that are being written is no longer so, also of
+// those that are just being opened.
+func (p *SFTPParser) cut(except *file) {
+	p.lastCut = p.sequence
 	for _, f := range p.files {
-		if f.path == op.Path && f.flags&openWrite != 0 {
+		if f != except && !f.directory {
 			f.written.lose(&p.holding)
 		}
 	}

@@ -99,6 +99,7 @@ func TestSFTPFiles(t *testing.T) {
 	partly := func(o Operation, offset uint64) Operation { o.Complete, o.Offset = false, offset; return o }
 	failed := func(o Operation, result string) Operation { o.Complete, o.Result = false, result; return o }
 	empty := func(o Operation) Operation { o.SHA256 = sum(""); return o }
+	at := func(path string, o Operation) Operation { o.Path = path; return o }
 	size := func(id int, kind byte, of string, n uint64) []line {
 		return []line{c(packet(kind, id, of)), h(packet(fxpAttrs, id, attrSize|attrMode, n, 0o100644))}
 	}
@@ -141,6 +142,21 @@ func TestSFTPFiles(t *testing.T) {
 		}},
 		{"write while the path is cut", lines(opened(forWriting), write(2, "0", 0, "ab"), ok(2), c(packet(fxpSetstat, 3, "f", attrSize, uint64(0))), ok(3), closed()), []Operation{
 			{Protocol: "sftp", Action: "setstat", Path: "f", Changed: "size 0", Result: "ok", Complete: true}, wrote(2, ""),
+		}},
+		{"write while another path is cut", lines(opened(forWriting), write(2, "0", 0, "ab"), ok(2), c(packet(fxpSetstat, 3, "./link", attrSize, uint64(0))), ok(3), closed()), []Operation{
+			{Protocol: "sftp", Action: "setstat", Path: "./link", Changed: "size 0", Result: "ok", Complete: true}, wrote(2, ""),
+		}},
+		{"another path cut while it is being opened", lines(open(1, "f", forWriting), c(packet(fxpSetstat, 3, "./link", attrSize, uint64(9))), handle(1, "0"), ok(3), write(2, "0", 0, "ab"), ok(2), closed()), []Operation{
+			{Protocol: "sftp", Action: "setstat", Path: "./link", Changed: "size 9", Result: "ok", Complete: true}, wrote(2, ""),
+		}},
+		{"write while another handle is cut", lines(opened(forWriting), write(2, "0", 0, "ab"), ok(2), open(3, "./link", openWrite), handle(3, "1"), c(packet(fxpFsetstat, 4, "1", attrSize, uint64(0))), ok(4), closed(), closing(5, "1"), ok(5)), []Operation{
+			wrote(2, ""), at("./link", empty(wrote(0, ""))),
+		}},
+		{"another path cut before", lines(c(packet(fxpSetstat, 3, "x", attrSize, uint64(0))), ok(3), opened(forWriting), write(2, "0", 0, "ab"), ok(2), closed()), []Operation{
+			{Protocol: "sftp", Action: "setstat", Path: "x", Changed: "size 0", Result: "ok", Complete: true}, wrote(2, "ab"),
+		}},
+		{"mode of another path", lines(opened(forWriting), write(2, "0", 0, "ab"), ok(2), c(packet(fxpSetstat, 3, "x", attrMode, 0o600)), ok(3), closed()), []Operation{
+			{Protocol: "sftp", Action: "setstat", Path: "x", Changed: "mode 0600", Mode: 0o600, Result: "ok", Complete: true}, wrote(2, "ab"),
 		}},
 		{"append", lines(opened(openWrite|openAppend|openCreate), write(2, "0", 0, "ab"), ok(2), closed()), []Operation{partly(wrote(2, ""), 0)}},
 		{"append to nothing", lines(opened(forWriting|openAppend), write(2, "0", 0, "ab"), ok(2), write(3, "0", 2, "c"), ok(3), closed()), []Operation{wrote(3, "abc")}},
