@@ -58,7 +58,7 @@ var rsyncOptions = strings.Fields(`
 	munge-links new-compress no-implied-dirs no-inc-recursive no-r no-relative numeric-ids old-args
 	old-compress one-file-system open-noatime out-format partial partial-dir
 	preallocate qsort remove-sent-files remove-source-files safe-links server size-only
-	skip-compress specials stderr stop-after stop-at suffix super temp-dir timeout use-qsort
+	skip-compress specials stats stderr stop-after stop-at suffix super temp-dir timeout use-qsort
 	usermap write-devices zc zl`)
 
 // rsyncServer takes the arguments of rsync: --server [--sender] options . path…
