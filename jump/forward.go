@@ -325,5 +325,6 @@ func (l *link) forwardOver(ctx context.Context, rec *recording.Recording, f reco
 	}
 	e := l.forwardEvent(audit.EventPort, rec.ID(), f)
 	e.BytesIn, e.BytesOut, e.Duration, e.Error = f.In, f.Out, audit.Seconds(took), f.Error
+	e.Mode, e.Recording = rec.Session().Mode, rec.Hash()
 	srv.recordUntil(ctx, e)
 }

@@ -91,7 +91,7 @@ func TestForwarding(t *testing.T) {
 			w.eventually("the forwarding works", func() bool { return get() == "from afar" })
 			w.eventually("it is audited", func() bool { return len(w.events("port")) > before })
 			e := w.events("port")[before]
-			if e.User != "joe" || e.Host != "web1" || e.BytesIn == 0 || e.BytesOut == 0 {
+			if e.User != "joe" || e.Host != "web1" || e.BytesIn == 0 || e.BytesOut == 0 || e.Recording == "" {
 				t.Errorf("audit: %s", e.Line)
 			}
 			if c.flag == "-L" && e.Target != address {
