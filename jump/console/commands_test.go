@@ -162,7 +162,7 @@ func TestShow(t *testing.T) {
 	}
 	full := f.add(2*time.Minute, store.Session{Identity: "alice", Kind: store.KindTerminal, Client: "192.0.2.1:4", Way: "login", Serial: 7, CA: "SHA256:ca"},
 		cast.Event{Kind: cast.Command, Data: []byte("top\x1b[2J")},
-		jsonEvent(t, cast.Stream, cast.StreamSummary{Stream: "stdin", Bytes: 4096, Kept: 0, SHA256: "d00d"}),
+		jsonEvent(t, cast.Stream, cast.StreamSummary{Stream: "stdin", Bytes: 4096, Kept: 0, SHA256: "d00d", From: 2048, FromSHA256: "f00d"}),
 		jsonEvent(t, cast.Gap, cast.GapSummary{From: 1e6, To: 3e6, Reason: "disk\x07", Bytes: 10}),
 		jsonEvent(t, cast.Forward, recording.Forward{Kind: "local", From: "a:1", To: "b:2", In: 1024, Duration: 1.5}),
 		cast.Event{Kind: cast.Signal, Data: []byte("INT")},
@@ -176,6 +176,7 @@ func TestShow(t *testing.T) {
 	out = f.must(auditor, "sessions show "+full.ID)
 	for _, want := range []string{
 		`command      top\x1b[2J`, "certificate  serial 7 of SHA256:ca", "from         192.0.2.1:4, by login", "stdin        4.0 KiB, 0 B of it recorded, sha256 d00d",
+		"stdin        a command's after 2.0 KiB, sha256 f00d",
 		`missing      10 B from 1s to 3s: disk\x07`, "signals      INT", "resizes      1", `note         {"k":"v\u202e"}`,
 		`asked        rm \xff … (3.9 KiB in all)`, `env          LANG=C\x1b[2J`, "env          and 3 more that were not recorded", `note         {"kind":"env","value":3}`,
 		"local       a:1   b:2  1.0 KiB  0 B  1.5s",

@@ -116,10 +116,15 @@ func (c *call) dump(events iter.Seq2[cast.Event, error], raw bool) error {
 		if err != nil {
 			return err
 		}
-		if ev.Kind != cast.Output && ev.Kind != cast.Stderr {
+		data := ev.Data
+		switch ev.Kind {
+		case cast.Output, cast.Stderr:
+		case cast.Gap: // or what is before and after it would look like one piece
+			data = fmt.Appendf(nil, "\r\n[%s]\r\n", notice(ev))
+		default:
 			continue
 		}
-		if _, err := out.Write(ev.Data); err != nil {
+		if _, err := out.Write(data); err != nil {
 			return err
 		}
 	}

@@ -138,7 +138,9 @@ func TestPlay(t *testing.T) {
 	v.ends(0)
 
 	v = f.view(t.Context(), "play", s.ID, "--speed", "0")
-	v.until("four")
+	if got := v.until("four"); !strings.Contains(got, "[7 B in 5s are missing here") {
+		t.Errorf("nothing says that something is missing: %q", got)
+	}
 	v.ends(0)
 
 	ctx, cancel := context.WithCancel(t.Context())

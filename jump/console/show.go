@@ -187,6 +187,9 @@ func (c *call) show(d *details) error {
 	row("input", map[bool]string{true: "recorded"}[d.Input])
 	for _, sum := range d.Streams {
 		row(sum.Stream, joined(", sha256 ", fmt.Sprintf("%s, %s of it recorded", size(sum.Bytes), size(sum.Kept)), sum.SHA256))
+		if sum.FromSHA256 != "" {
+			row(sum.Stream, joined(", sha256 ", fmt.Sprintf("a command's after %s", size(sum.From)), sum.FromSHA256))
+		}
 	}
 	row("recording", fmt.Sprintf("%s, stored in %s, mode %s, by %s", size(s.Bytes), size(s.StoredBytes), s.Mode, d.Software))
 	for _, g := range d.Missing {
