@@ -66,8 +66,9 @@ type Config struct {
 	// Buffer is how many bytes a session may be ahead of what the store has
 	// committed, counting 32 for each event besides its data; 1 MiB if zero.
 	Buffer int
-	// MaxStream is how many bytes of each stream of a command are kept; 4 MiB
-	// if zero.
+	// MaxStream is how many bytes of the beginning of each stream of a command
+	// are kept, besides up to 256 KiB of its end, which are held in memory until
+	// then; 4 MiB if zero.
 	MaxStream uint64
 	// Software is written into each recording.
 	Software string
