@@ -64,7 +64,7 @@ var authAlgorithms = []string{
 }
 
 // config is what x/crypto needs to serve one connection.
-func (a *authenticator) config(hostKey ssh.Signer) *ssh.ServerConfig {
+func (a *authenticator) config(hostKeys ...ssh.Signer) *ssh.ServerConfig {
 	c := &ssh.ServerConfig{
 		Config:                    route.Algorithms(),
 		ServerVersion:             serverVersion,
@@ -81,7 +81,9 @@ func (a *authenticator) config(hostKey ssh.Signer) *ssh.ServerConfig {
 			a.banner = c
 		},
 	}
-	c.AddHostKey(hostKey)
+	for _, key := range hostKeys {
+		c.AddHostKey(key)
+	}
 	return c
 }
 

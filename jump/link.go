@@ -288,7 +288,7 @@ func openAgent(ctx context.Context, conn ssh.Conn) (ssh.Channel, error) {
 	late := &refusal{codeAgent, "your client did not open its agent in time", "is ssh-agent running where you typed ssh?"}
 	ctx, cancel := context.WithTimeoutCause(ctx, agentTime, late)
 	defer cancel()
-	ch, requests, err := openChannel(ctx, conn, relay.ChannelAgent, nil)
+	ch, requests, err := openOffered(ctx, conn)
 	switch {
 	case errors.Is(err, late), ctx.Err() != nil && err != nil:
 		return nil, err
@@ -297,6 +297,28 @@ func openAgent(ctx context.Context, conn ssh.Conn) (ssh.Channel, error) {
 	}
 	go ssh.DiscardRequests(requests)
 	return ch, nil
+}
+
+// agentPause is the longest wait before a client that offered its agent, and
+// then refused to open it, is asked once more.
+const agentPause = 400 * time.Millisecond
+
+// openOffered opens the client's agent, again for a while if the client says no:
+// Paramiko offers it a moment before it is ready to be asked.
+func openOffered(ctx context.Context, conn ssh.Conn) (ssh.Channel, <-chan *ssh.Request, error) {
+	for pause := 50 * time.Millisecond; ; pause *= 2 {
+		ch, requests, err := openChannel(ctx, conn, relay.ChannelAgent, nil)
+		if no := (*ssh.OpenChannelError)(nil); !errors.As(err, &no) || pause > agentPause {
+			return ch, requests, err
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, nil, context.Cause(ctx)
+		}
+	}
 }
 
 // openChannel is conn.OpenChannel that ends with ctx. x/crypto can't give up an

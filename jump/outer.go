@@ -73,7 +73,7 @@ func (s *Server) serveClient(ctx context.Context, conn net.Conn) {
 
 	a := &authenticator{server: s, set: set, client: client}
 	_ = conn.SetDeadline(time.Now().Add(set.config.LoginTimeout))
-	sc, channels, requests, err := ssh.NewServerConn(conn, a.config(set.config.HostSigner))
+	sc, channels, requests, err := ssh.NewServerConn(conn, a.config(shownKeys(set.config.HostSigner)...))
 	s.limits.settled(client.Addr())
 	if err != nil {
 		s.loginFailed(ctx, a, "", conn, err)
