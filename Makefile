@@ -4,7 +4,8 @@ SHELL := /bin/bash
 
 # What the demo and the tests need beside Go, as Debian packages them.
 DEBIAN_PACKAGES := openssh-server openssh-client openssh-sftp-server sudo ansible-core \
-	iproute2 util-linux procps dropbear-bin busybox asciinema systemd shellcheck gcc libc6-dev git ca-certificates
+	iproute2 util-linux procps dropbear-bin busybox asciinema systemd shellcheck gcc libc6-dev git ca-certificates \
+	ansible rsync sshfs putty-tools python3-paramiko
 
 # Linters and the test runner are run at these versions by "go run", so they
 # never enter go.mod.
