@@ -137,11 +137,17 @@ func (s *Server) loginFailed(ctx context.Context, a *authenticator, login string
 	s.record(ctx, e)
 }
 
+// recordTime is how long an audit event may take.
+const recordTime = 10 * time.Second
+
 // record writes an audit event. What can't be audited is told to the operators;
 // where it stands for something that must not happen unseen, the caller looks
 // at the error.
 func (s *Server) record(ctx context.Context, e audit.Event) error {
-	err := s.cfg.Audit.Record(context.WithoutCancel(ctx), e)
+	// What ends must be told of as well, but nobody waits for ever for a disk.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTime)
+	defer cancel()
+	err := s.cfg.Audit.Record(ctx, e)
 	if err != nil {
 		s.log.Error("audit record lost", "event", e.Event, "error", err)
 	}

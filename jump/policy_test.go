@@ -3,6 +3,7 @@ package jump_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -398,5 +399,68 @@ func TestAskedIsRecorded(t *testing.T) {
 		if !strings.Contains(all, want) {
 			t.Errorf("%q is not recorded: %s", want, all)
 		}
+	}
+}
+
+// TestRetention: what is too old goes, and that stands in the audit.
+func TestRetention(t *testing.T) {
+	st := memstore.New()
+	t.Cleanup(func() { _ = st.Close() })
+	begun := time.Now().Add(-48 * time.Hour)
+	old := store.Session{
+		ID: store.NewID(begun), Identity: "joe", Login: "root", Host: "web1", Kind: store.KindTerminal, Mode: "strict",
+		Started: begun, State: store.Open,
+	}
+	put := func(s store.Session) {
+		done := make(chan error, 1)
+		if err := st.Write(context.Background(), store.Batch{Sessions: []store.Session{s}, Soon: true}, func(err error) { done <- err }); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(old)
+	old.State, old.Ended = store.Ended, begun.Add(time.Minute)
+	put(old)
+	w := newWorld(t, worldConfig{store: st, settings: func(c *config.Config) { c.Store.RetainFor = 24 * time.Hour }})
+	w.eventually("it is gone", func() bool {
+		_, err := st.Session(context.Background(), old.ID)
+		return errors.Is(err, store.ErrNotFound)
+	})
+	if e := w.events("recording.remove"); len(e) != 1 || e[0].SID != old.ID || !strings.Contains(e[0].Reason, "joe") || e[0].User != "" {
+		t.Errorf("audit: %+v", e)
+	}
+}
+
+// TestUnwritableAudit: what can't be audited doesn't happen, and the person reads
+// so.
+func TestUnwritableAudit(t *testing.T) {
+	w := newWorld(t, worldConfig{})
+	p := w.person(personConfig{})
+	if err := w.audit.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, way := range p.ways() {
+		r := p.run(p.ssh(append(way("web1"), "echo unseen")...))
+		if r.code != 255 || r.stdout != "" || !strings.Contains(r.stderr, "audit") {
+			t.Errorf("%s: got %+v", name, r)
+		}
+	}
+}
+
+// TestNotRecorded: a role may say that nothing is recorded; that is audited.
+func TestNotRecorded(t *testing.T) {
+	role := openRole()
+	role.Recording = access.Off
+	w := newWorld(t, worldConfig{roles: []access.Role{role}})
+	p := w.person(personConfig{})
+	if r := p.run(p.ssh(append(p.ways()["jump"]("web1"), "echo something private")...)); r.stdout != "something private\n" {
+		t.Fatalf("got %+v", r)
+	}
+	s := w.sessions(1)[0]
+	e := w.events("session.start")
+	if s.Mode != "off" || s.Blocks != 0 || len(e) != 1 || e[0].Mode != "off" || e[0].Command != "echo something private" {
+		t.Errorf("session %+v, audit %+v", s, e)
 	}
 }

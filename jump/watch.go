@@ -263,5 +263,6 @@ func (s *Server) recordRetention(ctx context.Context, old []store.Session) error
 			return err
 		}
 	}
-	return nil
+	// On disk before they are gone.
+	return s.cfg.Audit.Sync(ctx)
 }
