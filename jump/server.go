@@ -195,6 +195,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	cancel()
 	s.conns.Wait()
 	watching.Wait()
+	s.recorder.Wait()
 	return s.cfg.Audit.Sync(context.WithoutCancel(ctx))
 }
 
