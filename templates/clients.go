@@ -33,6 +33,8 @@ var (
 	hostPattern = regexp.MustCompile(`^!?(\*\.)?[A-Za-z0-9_]([A-Za-z0-9._:-]*[A-Za-z0-9_:])?$`)
 	// plainPath is what neither ssh, nor a shell, nor Ansible reads anything into.
 	plainPath   = regexp.MustCompile(`^(~/|/)[A-Za-z0-9._/@+,-]+$`)
+	// loginName is what stands for %r in the command of a shell.
+	loginName   = regexp.MustCompile(`^[A-Za-z0-9_.@+][A-Za-z0-9_.@+-]*$`)
 	persistTime = regexp.MustCompile(`^([0-9]+[smhdwSMHDW]?)+$`)
 )
 
@@ -102,8 +104,8 @@ func (c SSHConfig) Render() (string, error) {
 			problems = append(problems, checkClientPath(field, value))
 		}
 	}
-	if strings.ContainsAny(c.Login, "%$ ") || strings.HasPrefix(c.Login, "-") {
-		problems = append(problems, fmt.Errorf("login %q can't be one", c.Login))
+	if c.Login != "" && !loginName.MatchString(c.Login) {
+		problems = append(problems, fmt.Errorf("login %q holds what a shell would read something into", c.Login))
 	}
 	if (c.ControlPath == "") != (c.ControlPersist == "") {
 		problems = append(problems, errors.New("ControlPath and ControlPersist go together"))
