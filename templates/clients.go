@@ -32,7 +32,7 @@ var (
 	// hostPattern is a name, or all names of a domain, or either excluded.
 	hostPattern = regexp.MustCompile(`^!?(\*\.)?[A-Za-z0-9_]([A-Za-z0-9._:-]*[A-Za-z0-9_:])?$`)
 	// plainPath is what neither ssh, nor a shell, nor Ansible reads anything into.
-	plainPath   = regexp.MustCompile(`^(~/|/)[A-Za-z0-9._/@+,-]+$`)
+	plainPath = regexp.MustCompile(`^(~/|/)[A-Za-z0-9._/@+,-]+$`)
 	// loginName is what stands for %r in the command of a shell.
 	loginName   = regexp.MustCompile(`^[A-Za-z0-9_.@+][A-Za-z0-9_.@+-]*$`)
 	persistTime = regexp.MustCompile(`^([0-9]+[smhdwSMHDW]?)+$`)
@@ -108,7 +108,7 @@ func (c SSHConfig) Render() (string, error) {
 		problems = append(problems, fmt.Errorf("login %q holds what a shell would read something into", c.Login))
 	}
 	if (c.ControlPath == "") != (c.ControlPersist == "") {
-		problems = append(problems, errors.New("ControlPath and ControlPersist go together"))
+		problems = append(problems, errors.New("a ControlPath and ControlPersist go together"))
 	} else if c.ControlPath != "" {
 		problems = append(problems, checkClientPath("ControlPath", strings.ReplaceAll(c.ControlPath, "%C", "")))
 		if !persistTime.MatchString(c.ControlPersist) {
@@ -116,7 +116,7 @@ func (c SSHConfig) Render() (string, error) {
 		}
 	}
 	if len(c.Blocks) == 0 {
-		problems = append(problems, errors.New("Blocks is empty"))
+		problems = append(problems, errors.New("there are no blocks"))
 	}
 	for _, b := range c.Blocks {
 		problems = append(problems, b.check())
