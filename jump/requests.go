@@ -88,6 +88,8 @@ func (s *session) fromClient(ctx context.Context, r *ssh.Request) (relay.Action,
 		if refused := s.start(ctx, r); refused != nil {
 			// The client reads the reason in place of its program's output. After
 			// a no, OpenSSH would show nothing of what follows.
+			// The answer goes out before the session is cut off.
+			answered(r)
 			s.stop(s.link.refuse(ctx, refused))
 			return relay.Drop, nil
 		}

@@ -82,7 +82,7 @@ func (l *link) session(ctx context.Context, nc ssh.NewChannel) {
 		s.relay(ctx, relay.Channel{Channel: ch, Requests: fed, Conn: l.conn}, early.channel())
 		return
 	}
-	held, asked, refused := s.awaitAgent(ctx, fed)
+	held, asked, refused := s.awaitAgent(ctx, fed, gone)
 	if asked {
 		end(ch, refused)
 		return
@@ -136,7 +136,7 @@ func (l *link) openEarly(nc ssh.NewChannel) (*hostChannel, bool) {
 // for that first, before the terminal and the program. Requests that come
 // before are held, and answered, since some clients wait for the answer. asked
 // says that the program itself was asked for, in vain.
-func (s *session) awaitAgent(ctx context.Context, requests <-chan *ssh.Request) (held []*ssh.Request, asked bool, refused *refusal) {
+func (s *session) awaitAgent(ctx context.Context, requests <-chan *ssh.Request, gone <-chan struct{}) (held []*ssh.Request, asked bool, refused *refusal) {
 	l := s.link
 	if l.broken != nil {
 		return nil, false, l.broken
@@ -149,7 +149,14 @@ func (s *session) awaitAgent(ctx context.Context, requests <-chan *ssh.Request) 
 		case <-ctx.Done():
 		}
 		if !ok {
-			return nil, true, &refusal{codeProtocol, "the session was closed before it began", ""}
+			select {
+			case <-ctx.Done():
+				return nil, true, refusalOf(context.Cause(ctx))
+			case <-gone:
+				return nil, true, &refusal{codeProtocol, "the session was closed before it began", ""}
+			default:
+				return nil, true, &refusal{codeProtocol, "too many requests before a program was asked for", ""}
+			}
 		}
 		switch r.Type {
 		case relay.TypeShell, relay.TypeExec, relay.TypeSubsystem:
