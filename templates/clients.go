@@ -250,7 +250,7 @@ func Chunks(words []string, most int) [][]string {
 type AnsibleConfig struct {
 	Jump       JumpAddress
 	KnownHosts string
-	// SCP has files carried by the old scp.
+	// SCP has files carried by scp.
 	SCP bool
 }
 

@@ -20,7 +20,7 @@ type ansibleConfigCmd struct {
 	Print      string `enum:"all,cfg,vars" default:"all" help:"What to print: all, cfg (ansible.cfg) or vars (the group's variables)."`
 	Out        string `type:"path" placeholder:"DIR" help:"Write both into the folder of the playbooks, in place of printing."`
 	Group      string `default:"all" placeholder:"GROUP" help:"The group whose hosts go through the jump host."`
-	SCP        bool   `name:"scp" help:"Carry files by the old scp (scp_if_ssh = True) in place of sftp."`
+	SCP        bool   `name:"scp" help:"Carry files by scp (scp_if_ssh = True) in place of sftp."`
 	KnownHosts string `default:"~/.ssh/fleetca_known_hosts" placeholder:"FILE" help:"Where ssh-config --write put the CAs' keys."`
 }
 
