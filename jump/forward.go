@@ -68,6 +68,9 @@ func (l *link) globalRequest(ctx context.Context, r *ssh.Request) (bool, []byte)
 		l.grants.allow(map[string]string{
 			relay.TypeTCPIPForward: relay.ChannelForwardedTCPIP, relay.TypeStreamLocalForward: relay.ChannelForwardedStreamLocal,
 		}[r.Type])
+		if l.broken == nil {
+			l.awaitOffer(ctx)
+		}
 	case relay.TypeCancelTCPIPForward, relay.TypeCancelStreamLocalForward:
 	default:
 		return false, nil

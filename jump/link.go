@@ -46,12 +46,14 @@ type link struct {
 	active         counter // sessions and forwardings that run
 	// hostLost is closed when the connection to the host has ended.
 	hostLost chan struct{}
+	waitOnce sync.Once
 	// dial is connect, for as long as the link lives: a session that goes away
 	// must not take the host from the others.
 	dial func() *attempt
 
 	mu      sync.Mutex
-	agents  []ssh.Conn // connections on which the client offered its agent
+	agents  []ssh.Conn    // connections on which the client offered its agent
+	offered chan struct{} // closed once it has; made by serve
 	attempt *attempt
 	waiting map[*session]struct{} // sessions that hear of delays
 	notes   []string              // what the next session's person should read
@@ -78,6 +80,26 @@ func (l *link) offerAgent(conn ssh.Conn) {
 	}
 	// What was offered last is nearest to the session.
 	l.agents = append([]ssh.Conn{conn}, l.agents...)
+	if len(l.agents) == 1 && l.offered != nil {
+		close(l.offered)
+	}
+}
+
+// offerTime is how long -R waits for an agent that may still be offered.
+const offerTime = 3 * time.Second
+
+// awaitOffer waits for the first offer of an agent, once: OpenSSH asks for -R
+// before it opens the session that brings one.
+func (l *link) awaitOffer(ctx context.Context) {
+	l.waitOnce.Do(func() {
+		timer := time.NewTimer(offerTime)
+		defer timer.Stop()
+		select {
+		case <-l.offered:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	})
 }
 
 func (l *link) hasAgent() bool {
@@ -95,6 +117,11 @@ func (l *link) serve(ctx context.Context, channels <-chan ssh.NewChannel, reques
 		l.broken = refusef(codeDestination, "", "%q is no login", l.login)
 	}
 	l.hostLost = make(chan struct{})
+	l.mu.Lock()
+	if l.offered = make(chan struct{}); len(l.agents) > 0 {
+		close(l.offered)
+	}
+	l.mu.Unlock()
 	l.dial = func() *attempt { return l.connect(ctx, &work) }
 	work.Go(func() { l.globalRequests(ctx, requests) })
 	if l.broken == nil && l.hasAgent() {
