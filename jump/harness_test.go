@@ -109,6 +109,8 @@ type worldConfig struct {
 	certify func(w *world, name string, key ssh.PublicKey) *ssh.Certificate
 	reload  func(w *world) (*config.Config, error)
 	vars    func(*testenv.Host) map[string]any
+	// fleet, if set, starts another fleet than the usual one.
+	fleet func(w *world)
 }
 
 func everywhere(string) bool { return true }
@@ -124,7 +126,11 @@ func openRole() access.Role {
 func newWorld(t testing.TB, c worldConfig) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), userCA: newAuthority(t), hostCA: newAuthority(t), jumpCA: newAuthority(t), logs: &logBuffer{}}
-	w.startFleet(c)
+	if c.fleet != nil {
+		c.fleet(w)
+	} else {
+		w.startFleet(c)
+	}
 	ctx := context.Background()
 	var err error
 	if w.store = c.store; w.store == nil {
