@@ -120,5 +120,5 @@ func (m matrix) masked(table string) string {
 			out = append(out, line)
 		}
 	}
-	return regexp.MustCompile(`(?m)^\| (\w+) [0-9.p]+ \|`).ReplaceAllString(strings.Join(out, ""), "| $1 |")
+	return regexp.MustCompile(`(?m)^\| ([\w-]+) [0-9.p]+ \|`).ReplaceAllString(strings.Join(out, ""), "| $1 |")
 }
