@@ -166,6 +166,9 @@ func TestConsole(t *testing.T) {
 	if r = ann.run(ann.ssh("jump", "sessions", "export", his, "--format", "raw")); r.stdout != "something worth seeing\n" {
 		t.Errorf("got %+v", r)
 	}
+	if r = ann.run(ann.ssh("jump", "audit", "--identity", "joe", "--event", "exec")); r.code != 0 || strings.Count(r.stdout, "something worth seeing") != 1 {
+		t.Errorf("joe's commands: %+v", r)
+	}
 	if r = joe.run(joe.ssh("jump", "audit")); r.code == 0 || strings.Contains(r.stdout, "web1") {
 		t.Errorf("joe reads the audit: %+v", r)
 	}

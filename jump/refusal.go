@@ -157,7 +157,7 @@ func upstreamRefusal(err error) *refusal {
 		return &refusal{codeHostLogin, err.Error(), "the host has to trust the user CA (fleetca provision), have that login, and accept a principal of your certificate for it"}
 	case errors.As(err, &noCert):
 		if noCert.HoldsKey {
-			return &refusal{codeAgent, err.Error(), "load the certificate too: ssh-add KEY again, with KEY-cert.pub beside it"}
+			return &refusal{codeAgent, err.Error(), "load the certificate too: ssh-add KEY again, with KEY-cert.pub beside it; an agent that then still lists no certificate (ssh-add -L) can't hold any, as GNOME Keyring and old gpg-agents: start ssh-agent"}
 		}
 		return &refusal{codeAgent, err.Error(), "load it with ssh-add KEY, with KEY-cert.pub beside it; agents that can't hold certificates (GNOME Keyring, old gpg-agent) don't do: start ssh-agent"}
 	case errors.As(err, &agentErr):

@@ -92,7 +92,7 @@ func TestAgentRefusals(t *testing.T) {
 	empty := w.person(personConfig{noAgent: true})
 	for name := range good.ways() {
 		t.Run(name, func(t *testing.T) {
-			check(t, keyOnly.run(keyOnly.ssh(append(keyOnly.ways()[name]("web1"), "true")...)), "holds the certificate's key", "hint: load the certificate too")
+			check(t, keyOnly.run(keyOnly.ssh(append(keyOnly.ways()[name]("web1"), "true")...)), "holds the certificate's key", "hint: load the certificate too", "GNOME Keyring")
 			check(t, empty.run(empty.ssh(append(empty.ways()[name]("web1"), "true")...)), "hint: load it with ssh-add")
 		})
 	}

@@ -16,7 +16,7 @@ import (
 
 // auditCmd is "audit".
 type auditCmd struct {
-	User    string `placeholder:"GLOB" help:"Only events of these identities."`
+	User    string `aliases:"identity" placeholder:"GLOB" help:"Only events of these identities."`
 	Login   string `placeholder:"GLOB" help:"Only of these logins."`
 	Host    string `placeholder:"GLOB" help:"Only of these hosts."`
 	Event   string `placeholder:"GLOB" help:"Only these events, such as auth or 'session.*'."`

@@ -14,7 +14,7 @@ import (
 
 // listCmd is "sessions ls".
 type listCmd struct {
-	User  string `placeholder:"GLOB" help:"Only sessions of these identities, such as alice or 'a*'."`
+	User  string `aliases:"identity" placeholder:"GLOB" help:"Only sessions of these identities, such as alice or 'a*'."`
 	Login string `placeholder:"GLOB" help:"Only with these logins."`
 	Host  string `placeholder:"GLOB" help:"Only on these hosts."`
 	Kind  string `enum:"any,terminal,command,scp,sftp,forward" default:"any" help:"Only this kind: terminal, command, scp, sftp or forward."`
