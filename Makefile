@@ -14,7 +14,7 @@ GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
 GOTESTSUM   := gotest.tools/gotestsum@v1.13.0
 
 FUZZTIME ?= 10s
-TESTFLAGS ?= -race -timeout 10m
+TESTFLAGS ?= -race -timeout 20m
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .PHONY: help
