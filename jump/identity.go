@@ -44,7 +44,6 @@ type personKey struct{}
 // refused, for the log, the audit and the person.
 type authenticator struct {
 	server *Server
-	set    *settings
 	client netip.AddrPort
 	// want is whom the outer connection belongs to; nil on that itself.
 	want *person

@@ -14,6 +14,7 @@ import (
 
 	"github.com/fleetca/fleetca/cmd/terminal"
 	"github.com/fleetca/fleetca/jump/audit"
+	"github.com/fleetca/fleetca/jump/live"
 	"github.com/fleetca/fleetca/jump/relay"
 	"github.com/fleetca/fleetca/jump/route"
 	"github.com/fleetca/fleetca/jump/store"
@@ -71,7 +72,7 @@ func (s *Server) serveClient(ctx context.Context, conn net.Conn) {
 	}
 	defer s.limits.leave()
 
-	a := &authenticator{server: s, set: set, client: client}
+	a := &authenticator{server: s, client: client}
 	_ = conn.SetDeadline(time.Now().Add(set.config.LoginTimeout))
 	sc, channels, requests, err := ssh.NewServerConn(conn, a.config(shownKeys(set.config.HostSigner)...))
 	s.limits.settled(client.Addr())
@@ -257,12 +258,10 @@ func (o *outer) serveLogin(ctx context.Context, login, host string, channels <-c
 func (o *outer) globalRequests(requests <-chan *ssh.Request) {
 	for r := range requests {
 		if r.WantReply {
-			_ = r.Reply(r.Type == keepAliveRequest, nil)
+			_ = r.Reply(r.Type == relay.TypeKeepAlive, nil)
 		}
 	}
 }
-
-const keepAliveRequest = "keepalive@openssh.com"
 
 // keepAlive ends a connection whose client doesn't answer any more.
 func (o *outer) keepAlive(ctx context.Context) {
@@ -283,7 +282,7 @@ func (o *outer) keepAlive(ctx context.Context) {
 			o.log.Info("client does not answer")
 			_ = o.conn.Close()
 		})
-		_, _, err := o.conn.SendRequest(keepAliveRequest, true, nil)
+		_, _, err := o.conn.SendRequest(relay.TypeKeepAlive, true, nil)
 		lost.Stop()
 		if err != nil {
 			return
@@ -300,15 +299,15 @@ func (o *outer) open(ctx context.Context, nc ssh.NewChannel) {
 	switch {
 	case o.closing() != nil:
 		reject(nc, ssh.Prohibited, o.closing())
-	case o.broken != nil && nc.ChannelType() != "session":
+	case o.broken != nil && nc.ChannelType() != relay.ChannelSession:
 		reject(nc, ssh.Prohibited, o.broken)
-	case nc.ChannelType() == "session":
+	case nc.ChannelType() == relay.ChannelSession:
 		o.work.Go(func() {
 			defer o.channels.done()
 			o.session(ctx, nc)
 		})
 		return
-	case nc.ChannelType() == "direct-tcpip":
+	case nc.ChannelType() == relay.ChannelDirectTCPIP:
 		o.work.Go(func() {
 			defer o.channels.done()
 			o.directTCPIP(ctx, nc)
@@ -400,7 +399,7 @@ func (o *outer) inner(ctx context.Context, ch ssh.Channel, dest route.Destinatio
 		o.log.Error("no certificate for the inner connection", "error", err)
 		return &refusal{codeHost, "the jump host could not make a certificate for " + dest.Name, ""}
 	}
-	a := &authenticator{server: o.server, set: o.set, client: o.who.client, want: o.who}
+	a := &authenticator{server: o.server, client: o.who.client, want: o.who}
 	stream := newStreamConn(ch, o.conn.LocalAddr(), o.who.client)
 	late := time.AfterFunc(o.set.config.LoginTimeout, func() { _ = ch.Close() })
 	// A write that the client's window doesn't let through outlives the channel.
@@ -463,7 +462,7 @@ func (s *Server) endConnection(o *outer, r *refusal) {
 	}
 	o.log.Info("ending the connection", "reason", r.text)
 	mine := 0
-	s.live.Each(func(e liveEntry) bool {
+	s.live.Each(func(e live.Entry) bool {
 		if e.Session.Connection == o.id {
 			mine++
 			e.End(r.text)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fleetca/fleetca/cmd/terminal"
 	"github.com/fleetca/fleetca/jump/access"
+	"github.com/fleetca/fleetca/jump/relay"
 	"github.com/fleetca/fleetca/jump/route"
 	"github.com/fleetca/fleetca/jump/store"
 )
@@ -225,7 +226,7 @@ func end(ch ssh.Channel, r *refusal) {
 }
 
 func sendExit(ch ssh.Channel, status uint32) {
-	_, _ = ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
+	_, _ = ch.SendRequest("exit-status", false, ssh.Marshal(relay.ExitStatus{Status: status}))
 }
 
 // oneLine is for channel rejections.

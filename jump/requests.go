@@ -29,7 +29,7 @@ func (s *session) request(ctx context.Context, from relay.Side, r *ssh.Request) 
 		tell(s.ch.Stderr(), refused.lines())
 	}
 	verdict := relay.Verdict{Action: action}
-	if action == relay.Pass && (r.Type == relay.TypeShell || r.Type == relay.TypeExec || r.Type == relay.TypeSubsystem) {
+	if action == relay.Pass && relay.StartsProgram(r.Type) {
 		verdict.Answered = func(ok bool, _ []byte) { s.declined.Store(!ok) }
 	}
 	return verdict

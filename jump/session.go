@@ -158,11 +158,11 @@ func (s *session) awaitAgent(ctx context.Context, requests <-chan *ssh.Request, 
 				return nil, true, &refusal{codeProtocol, "too many requests before a program was asked for", ""}
 			}
 		}
-		switch r.Type {
-		case relay.TypeShell, relay.TypeExec, relay.TypeSubsystem:
+		switch {
+		case relay.StartsProgram(r.Type):
 			_ = r.Reply(true, nil)
 			return nil, true, l.refuse(ctx, l.noAgent())
-		case relay.TypeAgent:
+		case r.Type == relay.TypeAgent:
 			l.offerAgent(l.down)
 		}
 		held = append(held, answered(r))
@@ -192,10 +192,8 @@ func (s *session) turnAway(ctx context.Context, requests <-chan *ssh.Request, r 
 				asked = true
 				break
 			}
-			asked = q.Type == relay.TypeShell || q.Type == relay.TypeExec || q.Type == relay.TypeSubsystem
-			if q.WantReply {
-				_ = q.Reply(true, nil)
-			}
+			asked = relay.StartsProgram(q.Type)
+			_ = q.Reply(true, nil) // says nothing where nothing is wanted
 		case <-ctx.Done():
 			asked = true
 		}
@@ -304,9 +302,7 @@ func (s *session) farewell(cause error) []byte {
 // data records bytes before they are passed on.
 func (s *session) data(from relay.Side, stderr bool, p []byte) error {
 	s.active.Store(s.link.outer.server.now().UnixNano())
-	select {
-	case <-s.recSet:
-	default:
+	if !s.started() {
 		return &refusal{codeProtocol, "the host sent data before a program was started", ""}
 	}
 	var err error

@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"github.com/fleetca/fleetca/cmd/terminal"
 	"github.com/fleetca/fleetca/jump/access"
 	"github.com/fleetca/fleetca/jump/audit"
 	"github.com/fleetca/fleetca/jump/live"
@@ -18,9 +17,6 @@ import (
 	"github.com/fleetca/fleetca/jump/store"
 	"github.com/fleetca/fleetca/jump/transfer"
 )
-
-// liveEntry is a running session.
-type liveEntry = live.Entry
 
 // program is what a client asks to run.
 type program struct {
@@ -105,7 +101,7 @@ func (s *session) beginRecording(ctx context.Context, p program) *refusal {
 		ID: s.id, Connection: l.outer.id, Identity: l.who.identity, Login: l.login, Host: l.dest.Host.Name,
 		Address: hostAddress(l), Client: l.who.client.String(), ServerID: l.outer.set.config.Name,
 		Way: l.way, Role: s.decision.Role, Serial: cert.Serial, CA: ssh.FingerprintSHA256(cert.SignatureKey),
-		Kind: p.kind, Mode: string(s.decision.Recording), Command: terminal.Clean(clip(p.command)),
+		Kind: p.kind, Mode: string(s.decision.Recording),
 		Started: now, State: store.Open,
 	}
 	options := recording.Options{
@@ -156,16 +152,6 @@ func (s *session) beginRecording(ctx context.Context, p program) *refusal {
 	s.watching.Go(func() { b.watch(ctx) })
 	s.log.Info("session started", "kind", string(p.kind), "mode", entry.Mode, "role", entry.Role)
 	return nil
-}
-
-// maxShown is how much of a command lists show; the recording has all of it.
-const maxShown = 2 << 10
-
-func clip(s string) string {
-	if len(s) > maxShown {
-		return s[:maxShown] + "…"
-	}
-	return s
 }
 
 func hostAddress(l *link) string {

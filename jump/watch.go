@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -17,6 +18,7 @@ import (
 	"github.com/fleetca/fleetca/jump/access"
 	"github.com/fleetca/fleetca/jump/audit"
 	"github.com/fleetca/fleetca/jump/config"
+	"github.com/fleetca/fleetca/jump/live"
 	"github.com/fleetca/fleetca/jump/store"
 )
 
@@ -122,12 +124,7 @@ func unaccepted(c *config.Config, p *person) *refusal {
 }
 
 func trusted(cas []ssh.PublicKey, key ssh.PublicKey) bool {
-	for _, ca := range cas {
-		if trust.Same(ca, key) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(cas, func(ca ssh.PublicKey) bool { return trust.Same(ca, key) })
 }
 
 // watchFiles reloads when a file of the configuration has changed and has then
@@ -201,6 +198,14 @@ func stamp(paths []string) string {
 	return b.String()
 }
 
+// inode tells two files of the same name, size and time apart.
+func inode(info fs.FileInfo) uint64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Ino
+	}
+	return 0
+}
+
 // watchSpace ends the running sessions when the store is about to be full: it
 // still has the room to seal their recordings.
 func (s *Server) watchSpace(ctx context.Context) {
@@ -219,7 +224,7 @@ func (s *Server) watchSpace(ctx context.Context) {
 			s.log.Warn("recording store", "space", space.Level.String(), "free", space.Free, "used", space.Used)
 		}
 		if space.Level == store.Full && s.live.Len() > 0 {
-			s.live.Each(func(e liveEntry) bool {
+			s.live.Each(func(e live.Entry) bool {
 				if e.Session.Mode != string(access.BestEffort) && e.Session.Mode != string(access.Off) {
 					e.End(refusalOf(store.ErrFull).text)
 				}

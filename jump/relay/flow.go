@@ -132,7 +132,7 @@ func (f *flow) drain(ctx context.Context) {
 
 // handle decides on one request, passes it on and answers it.
 func (f *flow) handle(ctx context.Context, q *ssh.Request) {
-	first := f.from.side == Downstream && f.r.programs && starts(q.Type)
+	first := f.from.side == Downstream && f.r.programs && StartsProgram(q.Type)
 	ok, passed := false, false
 	if !first || !isClosed(f.r.started) {
 		ok, passed = f.decide(ctx, q)
@@ -328,8 +328,9 @@ func (f *flow) failed(err error) {
 	}
 }
 
-// starts says whether a request starts the program of a session.
-func starts(name string) bool {
+// StartsProgram says whether a type of request starts the program of a session,
+// RFC 4254 §6.5.
+func StartsProgram(name string) bool {
 	return name == TypeShell || name == TypeExec || name == TypeSubsystem
 }
 
