@@ -283,35 +283,19 @@ func (l *link) forward(ctx context.Context, nc ssh.NewChannel, far relay.Channel
 
 // beginForward begins the record of a forwarding, without which there is none.
 func (l *link) beginForward(ctx context.Context, d access.Decision, f recording.Forward) (*recording.Recording, *refusal) {
-	srv, cert := l.outer.server, l.used()
-	begun := srv.now()
-	entry := store.Session{
-		ID: store.NewID(begun), Connection: l.outer.id, Identity: l.who.identity, Login: l.login, Host: l.dest.Host.Name,
-		Address: hostAddress(l), Client: l.who.client.String(), ServerID: l.outer.set.config.Name, Way: l.way, Role: d.Role,
-		Serial: cert.Serial, CA: ssh.FingerprintSHA256(cert.SignatureKey),
-		Kind: store.KindForward, Mode: string(d.Recording), Started: begun, State: store.Open,
-		Command: terminal.Clean(f.Kind + " " + f.From + " to " + f.To),
-	}
+	srv := l.outer.server
+	entry := l.entry(store.NewID(srv.now()), store.KindForward, d)
+	entry.Command = terminal.Clean(f.Kind + " " + f.From + " to " + f.To)
 	rec, err := srv.recorder.Start(ctx, recording.Options{Session: entry, Mode: entry.Mode})
 	if err != nil {
 		return nil, refusalOf(err)
 	}
-	e := l.forwardEvent(audit.EventSessionStart, entry.ID, f)
-	e.Kind, e.Mode, e.Role, e.Way, e.HostAddr = string(entry.Kind), entry.Mode, entry.Role, entry.Way, entry.Address
-	e.Serial, e.CA = entry.Serial, entry.CA
-	if err := srv.record(ctx, e); err != nil {
-		_ = rec.Close(context.WithoutCancel(ctx), "the audit log could not be written")
-		return nil, unaudited(err)
+	e := l.startEvent(entry)
+	e.Action, e.Path, e.Target = f.Kind, f.From, f.To
+	if refused := srv.recordStart(ctx, e, rec); refused != nil {
+		return nil, refused
 	}
 	return rec, nil
-}
-
-func (l *link) forwardEvent(name, id string, f recording.Forward) audit.Event {
-	return audit.Event{
-		Event: name, User: l.who.identity, Login: l.login, Host: l.dest.Host.Name, SID: id, Connection: l.outer.id,
-		LocalAddr: l.outer.conn.LocalAddr().String(), RemoteAddr: l.who.client.String(),
-		Action: f.Kind, Path: f.From, Target: f.To,
-	}
 }
 
 // forwardOver seals the record of a forwarding and audits its end.
@@ -326,7 +310,8 @@ func (l *link) forwardOver(ctx context.Context, rec *recording.Recording, f reco
 		l.outer.log.Error("the record of a forwarding is not sealed", "session", rec.ID(), "error", err)
 		srv.unsealed.add(rec.ID(), f.Error)
 	}
-	e := l.forwardEvent(audit.EventPort, rec.ID(), f)
+	e := l.event(audit.EventPort, rec.ID())
+	e.Action, e.Path, e.Target = f.Kind, f.From, f.To
 	e.BytesIn, e.BytesOut, e.Duration, e.Error = f.In, f.Out, audit.Seconds(took), f.Error
 	e.Mode, e.Recording = rec.Session().Mode, rec.Hash()
 	srv.recordUntil(ctx, e)

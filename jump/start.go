@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -96,16 +95,10 @@ func (s *session) start(ctx context.Context, r *ssh.Request) *refusal {
 
 func (s *session) beginRecording(ctx context.Context, p program) *refusal {
 	l := s.link
-	now, cert := l.outer.server.now(), l.used()
-	entry := store.Session{
-		ID: s.id, Connection: l.outer.id, Identity: l.who.identity, Login: l.login, Host: l.dest.Host.Name,
-		Address: hostAddress(l), Client: l.who.client.String(), ServerID: l.outer.set.config.Name,
-		Way: l.way, Role: s.decision.Role, Serial: cert.Serial, CA: ssh.FingerprintSHA256(cert.SignatureKey),
-		Kind: p.kind, Mode: string(s.decision.Recording),
-		Started: now, State: store.Open,
-	}
+	srv := l.outer.server
+	entry := l.entry(s.id, p.kind, s.decision)
 	options := recording.Options{
-		Session: entry, Mode: string(s.decision.Recording), Input: s.decision.RecordInput,
+		Session: entry, Mode: entry.Mode, Input: s.decision.RecordInput,
 		SCP: p.scp, OnFile: s.file, OnFallback: func(why string) error { return s.fallback(ctx, why) },
 		Whole: p.action == access.Shell,
 	}
@@ -122,50 +115,38 @@ func (s *session) beginRecording(ctx context.Context, p program) *refusal {
 		options.Term = s.pty.Term
 		options.Session.Columns, options.Session.Rows = s.pty.Columns, s.pty.Rows
 	}
-	rec, err := l.outer.server.recorder.Start(ctx, options)
+	rec, err := srv.recorder.Start(ctx, options)
 	if err != nil {
 		return refusalOf(err)
 	}
-	s.rec, s.begun = rec, now
-	s.active.Store(now.UnixNano())
-	e := s.event(audit.EventSessionStart)
-	e.Mode, e.Kind, e.Role, e.Command, e.Asked = entry.Mode, string(p.kind), entry.Role, p.command, p.asked
-	e.Serial, e.CA, e.Way, e.HostAddr = entry.Serial, entry.CA, l.way, entry.Address
+	s.rec, s.begun = rec, entry.Started
+	s.active.Store(entry.Started.UnixNano())
+	e := l.startEvent(entry)
+	e.Command, e.Asked = p.command, p.asked
 	if s.pty != nil {
 		e.Size = fmt.Sprintf("%d:%d", s.pty.Columns, s.pty.Rows)
 	}
-	if err := l.outer.server.record(ctx, e); err != nil {
-		_ = rec.Close(context.WithoutCancel(ctx), "the audit log could not be written")
-		return unaudited(err)
+	if refused := srv.recordStart(ctx, e, rec); refused != nil {
+		return refused
 	}
 	if s.banner != "" {
 		_ = rec.Note("banner", s.banner)
 	}
 	close(s.recSet)
-	s.remove = l.outer.server.live.Add(live.Entry{Session: rec.Session(), End: func(reason string) {
+	s.remove = srv.live.Add(live.Entry{Session: rec.Session(), End: func(reason string) {
 		s.stop(endingOf(reason))
 	}})
 	if refused := l.outer.closing(); refused != nil {
 		s.stop(refused) // it began while the others were being told
 	}
-	b := bounds{"session", s.decision, rec, &s.active, l.outer.server.now, s.stop}
+	b := bounds{"session", s.decision, rec, &s.active, srv.now, s.stop}
 	s.watching.Go(func() { b.watch(ctx) })
 	s.log.Info("session started", "kind", string(p.kind), "mode", entry.Mode, "role", entry.Role)
 	return nil
 }
 
-func hostAddress(l *link) string {
-	return net.JoinHostPort(l.dest.Address, fmt.Sprint(l.dest.Port))
-}
-
 // event is an audit event about this session.
-func (s *session) event(name string) audit.Event {
-	l := s.link
-	return audit.Event{
-		Event: name, User: l.who.identity, Login: l.login, Host: l.dest.Host.Name, SID: s.id, Connection: l.outer.id,
-		LocalAddr: l.outer.conn.LocalAddr().String(), RemoteAddr: l.who.client.String(),
-	}
-}
+func (s *session) event(name string) audit.Event { return s.link.event(name, s.id) }
 
 // fallback decides on a session that was taken for a file copy and is something
 // else: whoever may only copy files gets nothing else by it.
