@@ -3,7 +3,6 @@ package jump_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -22,7 +21,6 @@ import (
 	"github.com/fleetca/fleetca/jump/access"
 	"github.com/fleetca/fleetca/jump/config"
 	"github.com/fleetca/fleetca/jump/store"
-	"github.com/fleetca/fleetca/jump/store/memstore"
 	"github.com/fleetca/fleetca/testenv"
 )
 
@@ -219,6 +217,71 @@ func TestLimitsOfSessions(t *testing.T) {
 	}
 }
 
+// TestLimitsOfForwardings: what bounds a session bounds a forwarding, by the role
+// that permits it.
+func TestLimitsOfForwardings(t *testing.T) {
+	long, idle, other := openRole(), openRole(), openRole()
+	long.Name, long.Identities, long.Permit, long.MaxSession = "long", []string{"joe"}, []access.Action{access.LocalForwarding}, 2*time.Second
+	idle.Name, idle.Identities, idle.Permit, idle.Idle = "idle", []string{"ann"}, []access.Action{access.LocalForwarding}, 2*time.Second
+	other.Permit = []access.Action{access.Shell, access.Exec}
+	w := newWorld(t, worldConfig{roles: []access.Role{other, long, idle}})
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for who, says := range map[string]string{"joe": `the forwarding has lasted 2s, which is the longest that role "long" allows`, "ann": `nothing has happened for 2s, which is the limit of role "idle"`} {
+		before := len(w.events("port"))
+		port := freePort(t)
+		p := w.person(personConfig{identity: who})
+		cmd := p.ssh(append([]string{"-N", "-L", fmt.Sprintf("127.0.0.1:%d:%s", port, silent.Addr())}, p.ways()["subsystem"]("web1")...)...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var conn net.Conn
+		w.eventually("ssh listens", func() bool {
+			conn, err = net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+			return err == nil
+		})
+		// Nothing is sent and nothing read: the end comes from the jump host.
+		if n, err := conn.Read(make([]byte, 1)); n != 0 || err == nil {
+			t.Errorf("%s: read %d, %v", who, n, err)
+		}
+		w.eventually("its end is audited", func() bool { return len(w.events("port")) == before+1 })
+		if e := w.events("port")[before]; e.User != who || e.Error != says {
+			t.Errorf("audit: %s", e.Line)
+		}
+		_ = conn.Close()
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	for _, e := range w.events("session.start") {
+		if e.Kind != "forward" || e.Role != map[string]string{"joe": "long", "ann": "idle"}[e.User] {
+			t.Errorf("audit: %s", e.Line)
+		}
+	}
+}
+
+// TestReloadWarns: what a running server doesn't take up is said.
+func TestReloadWarns(t *testing.T) {
+	w := newWorld(t, worldConfig{reload: func(w *world) (*config.Config, error) {
+		c := *w.settings
+		c.MaxStream, c.Listen = 1<<10, []string{"127.0.0.1:1"}
+		return &c, nil
+	}})
+	if err := w.server.Reload(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"listen", "max_stream"} {
+		if !strings.Contains(w.logs.String(), key+" has changed: that takes effect when the jump host is started anew") {
+			t.Errorf("nothing is said of %s", key)
+		}
+	}
+	if strings.Contains(w.logs.String(), "audit_dir has changed") {
+		t.Error("what is as it was is said to have changed")
+	}
+}
+
 // TestDrain: when the jump host is stopped, people are told, and recordings are
 // sealed.
 func TestDrain(t *testing.T) {
@@ -245,65 +308,6 @@ func TestDrain(t *testing.T) {
 	s := w.sessions(1)[0]
 	if s.State != store.Ended || !strings.Contains(s.Reason, "shutting down") || w.raw(s.ID) != "begun\n" {
 		t.Errorf("session %+v", s)
-	}
-}
-
-// failing is a store that can be made to take nothing.
-type failing struct {
-	store.Store
-	fail chan struct{} // closed: no more writes
-	err  error
-}
-
-func (f *failing) Write(ctx context.Context, b store.Batch, committed func(error)) error {
-	select {
-	case <-f.fail:
-		if !b.Closing {
-			return f.err
-		}
-	default:
-	}
-	return f.Store.Write(ctx, b, committed)
-}
-
-// TestStoreFull: strict sessions end with the reason, best_effort ones go on, new
-// strict ones are refused.
-func TestStoreFull(t *testing.T) {
-	strict, best := openRole(), openRole()
-	strict.Identities = []string{"joe"}
-	best.Name, best.Identities, best.Recording = "best", []string{"ann"}, access.BestEffort
-	f := &failing{Store: memstore.New(), fail: make(chan struct{}), err: store.ErrFull}
-	w := newWorld(t, worldConfig{roles: []access.Role{strict, best}, store: f})
-	results := make(chan string, 2)
-	run := func(who string) {
-		p := w.person(personConfig{identity: who})
-		go func() {
-			go_ := filepath.Join(w.dir, "go")
-			r := p.run(p.ssh(append(p.ways()["jump"]("web1"), "echo begun; while ! test -e "+go_+"; do sleep 0.05; done; echo more; sleep 1; echo end")...))
-			results <- fmt.Sprintf("%s %d %q %q", who, r.code, r.stdout, r.stderr)
-		}()
-	}
-	run("joe")
-	run("ann")
-	w.eventually("both have begun", func() bool { return len(w.events("session.start")) == 2 })
-	close(f.fail)
-	if err := os.WriteFile(filepath.Join(w.dir, "go"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		r := <-results
-		switch {
-		case strings.HasPrefix(r, "joe") && (!strings.Contains(r, "joe 255") || !strings.Contains(r, "recording store full") || strings.Contains(r, "end\\n")):
-			t.Errorf("strict: %s", r)
-		case strings.HasPrefix(r, "ann") && (!strings.Contains(r, "ann 0") || !strings.Contains(r, "more\\nend\\n")):
-			t.Errorf("best effort: %s", r)
-		}
-	}
-	p := w.person(personConfig{})
-	for name, way := range p.ways() {
-		if r := p.run(p.ssh(append(way("web1"), "echo no")...)); r.code != 255 || r.stdout != "" || !strings.Contains(r.stderr, "recording store full") {
-			t.Errorf("%s: got %+v", name, r)
-		}
 	}
 }
 
@@ -366,104 +370,5 @@ func TestCopyOnly(t *testing.T) {
 	}
 	if n := len(w.events("session.reject")); n != 8 {
 		t.Errorf("%d session.reject events", n)
-	}
-}
-
-// TestShellWithoutTerminal: a shell is recorded whole, with or without a terminal.
-func TestShellWithoutTerminal(t *testing.T) {
-	w := newWorld(t, worldConfig{})
-	p := w.person(personConfig{})
-	cmd := p.ssh(append([]string{"-T"}, p.ways()["jump"]("web1")...)...)
-	cmd.Stdin = strings.NewReader("head -c 6000000 /dev/zero\necho and now the deed\n")
-	r := p.run(cmd)
-	if len(r.stdout) < 6_000_000 || w.raw(w.sessions(1)[0].ID) != r.stdout {
-		t.Errorf("%d bytes shown, %d recorded", len(r.stdout), len(w.raw(w.sessions(1)[0].ID)))
-	}
-}
-
-// TestAskedIsRecorded: what was asked for is recorded beside what ran.
-func TestAskedIsRecorded(t *testing.T) {
-	w := newWorld(t, worldConfig{})
-	p := w.person(personConfig{change: func(c *ssh.Certificate) {
-		c.CriticalOptions = map[string]string{"force-command": `sh -c "$SSH_ORIGINAL_COMMAND"`}
-	}, extra: "SetEnv LC_SECRET=hidden"})
-	r := p.run(p.ssh(append(p.ways()["jump"]("web1"), "echo the deed")...))
-	s := w.sessions(1)[0]
-	if r.stdout != "the deed\n" || !strings.Contains(s.Command, "SSH_ORIGINAL_COMMAND") {
-		t.Errorf("got %+v, %+v", r, s)
-	}
-	for _, kind := range []string{"session.start", "exec"} {
-		if e := w.events(kind); len(e) != 1 || e[0].Asked != "echo the deed" {
-			t.Errorf("%s: %+v", kind, e)
-		}
-	}
-	all := w.exported(s.ID)
-	for _, want := range []string{"echo the deed", "SSH_ORIGINAL_COMMAND", "LC_SECRET", "hidden"} {
-		if !strings.Contains(all, want) {
-			t.Errorf("%q is not recorded: %s", want, all)
-		}
-	}
-}
-
-// TestRetention: what is too old goes, and that stands in the audit.
-func TestRetention(t *testing.T) {
-	st := memstore.New()
-	t.Cleanup(func() { _ = st.Close() })
-	begun := time.Now().Add(-48 * time.Hour)
-	old := store.Session{
-		ID: store.NewID(begun), Identity: "joe", Login: "root", Host: "web1", Kind: store.KindTerminal, Mode: "strict",
-		Started: begun, State: store.Open,
-	}
-	put := func(s store.Session) {
-		done := make(chan error, 1)
-		if err := st.Write(context.Background(), store.Batch{Sessions: []store.Session{s}, Soon: true}, func(err error) { done <- err }); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
-	}
-	put(old)
-	old.State, old.Ended = store.Ended, begun.Add(time.Minute)
-	put(old)
-	w := newWorld(t, worldConfig{store: st, settings: func(c *config.Config) { c.Store.RetainFor = 24 * time.Hour }})
-	w.eventually("it is gone", func() bool {
-		_, err := st.Session(context.Background(), old.ID)
-		return errors.Is(err, store.ErrNotFound)
-	})
-	if e := w.events("recording.remove"); len(e) != 1 || e[0].SID != old.ID || !strings.Contains(e[0].Reason, "joe") || e[0].User != "" {
-		t.Errorf("audit: %+v", e)
-	}
-}
-
-// TestUnwritableAudit: what can't be audited doesn't happen, and the person reads
-// so.
-func TestUnwritableAudit(t *testing.T) {
-	w := newWorld(t, worldConfig{})
-	p := w.person(personConfig{})
-	if err := w.audit.Close(); err != nil {
-		t.Fatal(err)
-	}
-	for name, way := range p.ways() {
-		r := p.run(p.ssh(append(way("web1"), "echo unseen")...))
-		if r.code != 255 || r.stdout != "" || !strings.Contains(r.stderr, "audit") {
-			t.Errorf("%s: got %+v", name, r)
-		}
-	}
-}
-
-// TestNotRecorded: a role may say that nothing is recorded; that is audited.
-func TestNotRecorded(t *testing.T) {
-	role := openRole()
-	role.Recording = access.Off
-	w := newWorld(t, worldConfig{roles: []access.Role{role}})
-	p := w.person(personConfig{})
-	if r := p.run(p.ssh(append(p.ways()["jump"]("web1"), "echo something private")...)); r.stdout != "something private\n" {
-		t.Fatalf("got %+v", r)
-	}
-	s := w.sessions(1)[0]
-	e := w.events("session.start")
-	if s.Mode != "off" || s.Blocks != 0 || len(e) != 1 || e[0].Mode != "off" || e[0].Command != "echo something private" {
-		t.Errorf("session %+v, audit %+v", s, e)
 	}
 }

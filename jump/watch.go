@@ -2,6 +2,7 @@ package jump
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -37,17 +38,21 @@ const (
 // Reload reads the configuration again. A bad version is refused as a whole and
 // the old one stays; a good one serves new connections. Running sessions go on,
 // except those whose certificate isn't accepted any more.
-func (s *Server) Reload(ctx context.Context) error {
+func (s *Server) Reload(ctx context.Context) error { return s.reload(ctx, false) }
+
+// reload is Reload. told says that a failure has been told of before, and isn't
+// again.
+func (s *Server) reload(ctx context.Context, told bool) error {
 	if s.cfg.Reload == nil {
-		return fmt.Errorf("reloading: this server's configuration can't change")
+		return errors.New("reloading: this server's configuration can't change")
 	}
 	c, warnings, err := s.cfg.Reload(ctx)
+	var set *settings
 	if err == nil {
-		warnings = append(warnings, needRestart(s.cfg.Settings, c)...)
-		var set *settings
-		if set, err = s.prepare(c); err == nil {
-			s.settings.Store(set)
-		}
+		set, err = s.prepare(c)
+	}
+	if err != nil && told {
+		return err
 	}
 	ok := err == nil
 	e := audit.Event{Event: audit.EventServerReload, Success: &ok}
@@ -57,7 +62,8 @@ func (s *Server) Reload(ctx context.Context) error {
 		_ = s.record(ctx, e)
 		return err
 	}
-	for _, w := range warnings {
+	s.settings.Store(set)
+	for _, w := range append(warnings, needRestart(s.cfg.Settings, c)...) {
 		s.log.Warn("configuration", "warning", terminal.Clean(w))
 	}
 	s.log.Info("configuration reloaded")
@@ -137,7 +143,7 @@ func (s *Server) watchFiles(ctx context.Context) {
 	defer ticker.Stop()
 	loaded := stamp(s.settings.Load().config.Files())
 	last := loaded
-	var failed string
+	var failed bool
 	var failedAt time.Time
 	for {
 		select {
@@ -149,21 +155,12 @@ func (s *Server) watchFiles(ctx context.Context) {
 		changed := now != loaded && now == last
 		// What a bad version lacked may come to be without any of the known files
 		// changing.
-		again := failed != "" && s.now().Sub(failedAt) >= retryEvery
+		again := failed && s.now().Sub(failedAt) >= retryEvery
 		last = now
 		if !changed && !again {
 			continue
 		}
-		if again && !changed {
-			if _, _, err := s.cfg.Reload(ctx); err != nil {
-				failedAt = s.now()
-				continue // it has been told
-			}
-		}
-		failed, failedAt = "", s.now()
-		if err := s.Reload(ctx); err != nil {
-			failed = err.Error()
-		}
+		failed, failedAt = s.reload(ctx, !changed) != nil, s.now()
 		loaded = stamp(s.settings.Load().config.Files())
 		last = loaded
 	}
