@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/fleetca/fleetca/testenv/fleettest"
 )
 
 // client is one person with an ssh-agent and an ssh configuration.
@@ -73,7 +75,7 @@ func (w *world) person(c personConfig) *client {
 	if c.ca != nil {
 		ca = *c.ca
 	}
-	p.startAgent()
+	fleettest.Agent(t, p.socket)
 	if c.keyOnly {
 		p.addKey()
 	}
@@ -102,26 +104,6 @@ func (p *client) put(name string, content []byte) {
 	p.w.t.Helper()
 	if err := os.WriteFile(filepath.Join(p.home, name), content, 0o600); err != nil {
 		p.w.t.Fatal(err)
-	}
-}
-
-func (p *client) startAgent() {
-	t := p.w.t
-	cmd := exec.Command("ssh-agent", "-D", "-a", p.socket)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	// It prints its variables once it listens.
-	if _, err := out.Read(make([]byte, 1)); err != nil {
-		t.Fatal(err)
 	}
 }
 

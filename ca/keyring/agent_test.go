@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -12,28 +11,14 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/fleetca/fleetca/ca/keyring"
+	"github.com/fleetca/fleetca/testenv/fleettest"
 )
 
 // startAgent runs a real ssh-agent and connects to it.
 func startAgent(t *testing.T) *keyring.Agent {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "agent")
-	cmd := exec.Command("ssh-agent", "-D", "-a", socket)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	// It prints its variables once it listens.
-	if _, err := out.Read(make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
+	fleettest.Agent(t, socket)
 	a, err := keyring.DialAgent(t.Context(), socket)
 	if err != nil {
 		t.Fatal(err)

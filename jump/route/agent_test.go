@@ -19,6 +19,7 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/fleetca/fleetca/testenv"
+	"github.com/fleetca/fleetca/testenv/fleettest"
 )
 
 // startAgent starts a real ssh-agent, in which a refused confirmation is what
@@ -26,25 +27,8 @@ import (
 func startAgent(t testing.TB) string {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "agent")
-	cmd := exec.Command("ssh-agent", "-D", "-a", socket)
-	cmd.Env = append(os.Environ(), "SSH_ASKPASS=/bin/false", "SSH_ASKPASS_REQUIRE=force", "DISPLAY=none")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	for range 1000 { // until the agent listens
-		list := exec.Command("ssh-add", "-l")
-		list.Env = append(os.Environ(), "SSH_AUTH_SOCK="+socket)
-		err := list.Run()
-		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == 1 { // no identities
-			return socket
-		}
-	}
-	t.Fatal("the agent doesn't start")
-	return ""
+	fleettest.Agent(t, socket, "SSH_ASKPASS=/bin/false", "SSH_ASKPASS_REQUIRE=force", "DISPLAY=none")
+	return socket
 }
 
 func sshAdd(t testing.TB, socket string, args ...string) {
